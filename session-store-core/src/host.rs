@@ -1,0 +1,53 @@
+//! What core asks of its host: the time, and a way to run and delay futures.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::time::Timestamp;
+
+/// A boxed future that may move between threads.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// The time, from wherever the host gets it; `std::time` panics on wasm.
+pub trait Clock: fmt::Debug + Send + Sync {
+    /// Wall-clock time; may jump either way.
+    fn now(&self) -> Timestamp;
+
+    /// Time since some fixed point; never goes back, may stand still while the machine sleeps.
+    fn monotonic(&self) -> Duration;
+}
+
+/// How to run a future beside the caller, and how to wait.
+pub trait Runtime: fmt::Debug + Send + Sync {
+    /// Runs `task` to its end, independently of the caller.
+    ///
+    /// A host that shuts down may drop the task; `Layered` notices and reports it.
+    fn spawn(&self, task: BoxFuture<'static, ()>);
+
+    /// Completes after `length`.
+    fn sleep(&self, length: Duration) -> BoxFuture<'static, ()>;
+}
+
+/// The clock and the runtime that everything in one process shares.
+#[derive(Clone, Debug)]
+pub struct Host {
+    /// Where the time comes from.
+    pub clock: Arc<dyn Clock>,
+    /// Where spawned futures run.
+    pub runtime: Arc<dyn Runtime>,
+}
+
+impl Host {
+    /// A host made of `clock` and `runtime`.
+    pub fn new(clock: Arc<dyn Clock>, runtime: Arc<dyn Runtime>) -> Self {
+        Self { clock, runtime }
+    }
+
+    /// Wall-clock time.
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+}

@@ -1,0 +1,54 @@
+#![cfg_attr(docsrs, feature(doc_cfg))]
+//! The core of `session-store`: what a session is, where it lives, and who is let in.
+//!
+//! A **primary** store ([`PrimaryStore`]) holds the truth: users and sessions. A **secondary** store
+//! ([`SecondaryStore`]) is a cache. [`Layered`] joins one of each by a lease protocol under which
+//! the cache never contradicts the truth, and [`Sessions`] is the policy on top: the only place
+//! where a session is judged.
+//!
+//! ```text
+//!  Token ─► Sessions (what is a valid session)
+//!             └► Layered<P, S> (the cache never contradicts the truth)
+//!                  ├► SecondaryStore   get · reserve · swap · remove · epoch
+//!                  └► PrimaryStore     users + sessions + invalidation log
+//! ```
+//!
+//! This crate knows no HTTP, no driver and no async runtime, and it compiles for
+//! `wasm32-unknown-unknown`. What it needs from its host it asks for through [`Clock`] and
+//! [`Runtime`].
+
+// What a session is.
+mod token;
+mod user;
+mod session;
+mod json;
+mod time;
+mod text;
+
+// Who is let in.
+
+// How it is looked up.
+
+// Where it lives.
+mod secondary;
+mod primary;
+mod error;
+mod host;
+
+// How adapters are held to it.
+
+pub use error::{Error, ErrorKind, Result};
+pub use host::{BoxFuture, Clock, Host, Runtime};
+pub use json::Json;
+pub use primary::*;
+pub use secondary::*;
+pub use session::{
+    Metadata, NewSession, Previous, Reason, Revocation, Session, SessionIds, SessionLimit,
+    Snapshot, State,
+};
+pub use time::{Timestamp, Ttl};
+pub use token::{SecretHash, SessionId, Token};
+pub use user::{
+    Account, CredentialEpoch, Edit, Email, PasswordHash, Projection, Role, User, UserChange,
+    UserId, UserUpdate,
+};
