@@ -26,26 +26,35 @@ mod time;
 mod text;
 
 // Who is let in.
+mod sessions;
+mod policy;
+mod observer;
 
 // How it is looked up.
+mod layered;
+mod cached;
 
 // Where it lives.
 mod secondary;
 mod primary;
+mod codec;
 mod error;
 mod host;
 
-// How adapters are held to it.
-
+pub use cached::{Cached, CachedConfig, Loaded};
 pub use error::{Error, ErrorKind, Result};
 pub use host::{BoxFuture, Clock, Host, Runtime};
 pub use json::Json;
+pub use layered::*;
+pub use observer::{Event, NoObserver, Observer};
+pub use policy::{LongText, Policy};
 pub use primary::*;
 pub use secondary::*;
 pub use session::{
     Metadata, NewSession, Previous, Reason, Revocation, Session, SessionIds, SessionLimit,
     Snapshot, State,
 };
+pub use sessions::*;
 pub use time::{Timestamp, Ttl};
 pub use token::{SecretHash, SessionId, Token};
 pub use user::{

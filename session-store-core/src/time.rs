@@ -85,6 +85,14 @@ impl Ttl {
         NonZeroU64::new(millis).map(Self)
     }
 
+    /// A length of `secs` seconds, for defaults; zero is taken as one.
+    pub(crate) const fn from_secs_const(secs: u32) -> Self {
+        match NonZeroU64::new(secs as u64 * 1000) {
+            Some(millis) => Self(millis),
+            None => Self(NonZeroU64::MIN),
+        }
+    }
+
     /// What is left from `now` to `deadline`; `None` when the deadline has come.
     pub fn until(deadline: Timestamp, now: Timestamp) -> Option<Self> {
         Self::new(deadline.since(now))

@@ -21,6 +21,11 @@ impl CacheName {
         Ok(Self(text.as_ref().into()))
     }
 
+    /// The name of the only cache over a database.
+    pub fn main() -> Self {
+        Self("main".into())
+    }
+
     /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0

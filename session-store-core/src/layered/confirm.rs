@@ -1,0 +1,134 @@
+//! Reads that must have begun after the request arrived: whatever another node may have changed is
+//! not denied on the word of a cache.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use super::flight::{Duty, FlightKey};
+use super::lease::Fetched;
+use super::read::Asked;
+use super::shield::within;
+use super::{Layered, Source};
+use crate::error::{Error, ErrorKind, Result};
+use crate::primary::PrimaryStore;
+use crate::secondary::{Record, SecondaryStore};
+use crate::session::Snapshot;
+use crate::token::SessionId;
+
+type Loaded = Fetched<Option<Arc<Snapshot>>>;
+
+/// How many confirmations one session may cause. The id is public: a stranger who presents it with
+/// wrong secrets must cost the database little, and the owner nothing.
+#[derive(Debug)]
+pub(super) struct Limiter {
+    per_second: u32,
+    windows: Mutex<HashMap<SessionId, (Duration, u32)>>,
+}
+
+impl Limiter {
+    const WINDOWS: usize = 4096;
+
+    pub(super) fn new(per_second: u32) -> Self {
+        Self {
+            per_second,
+            windows: Mutex::default(),
+        }
+    }
+
+    fn admit(&self, id: &SessionId, now: Duration) -> bool {
+        let second = Duration::from_secs(1);
+        let mut windows = self.windows.lock();
+        if windows.len() >= Self::WINDOWS {
+            windows.retain(|_, (start, _)| now.saturating_sub(*start) < second);
+        }
+        if windows.len() >= Self::WINDOWS && !windows.contains_key(id) {
+            return false;
+        }
+        let (start, count) = windows.entry(*id).or_insert((now, 0));
+        if now.saturating_sub(*start) >= second {
+            (*start, *count) = (now, 0);
+        }
+        *count += 1;
+        *count <= self.per_second
+    }
+}
+
+impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
+    /// Confirms a "no" that `seen` or a joined read suggested.
+    pub(super) async fn confirm(
+        &self,
+        asked: &Asked<'_>,
+        seen: Record,
+        duty: Option<Duty>,
+    ) -> Result<(Loaded, Source)> {
+        let inner = &self.inner;
+        inner.leases.shield.counters.confirms.add();
+        let wait = inner.config.read_wait;
+        let turn = async { Ok(inner.confirms.acquire().await) };
+        let _permit = within(&inner.host, wait, turn)
+            .await
+            .map_err(|_| self.refused())?;
+        let key = FlightKey {
+            key: asked.key.clone(),
+            seen: Some(seen),
+        };
+        self.read_since(asked, &key, duty).await
+    }
+
+    /// Reads past the cache, which could not be asked.
+    pub(super) async fn read_blind(&self, asked: &Asked<'_>) -> Result<(Loaded, Source)> {
+        self.read_since(
+            asked,
+            &FlightKey {
+                key: asked.key.clone(),
+                seen: None,
+            },
+            None,
+        )
+        .await
+    }
+
+    /// A read that began after the request arrived; a joined one from before may say "yes" if the
+    /// very record that it is keyed by was seen in the cache.
+    async fn read_since(
+        &self,
+        asked: &Asked<'_>,
+        key: &FlightKey,
+        duty: Option<Duty>,
+    ) -> Result<(Loaded, Source)> {
+        let inner = &self.inner;
+        loop {
+            let (flight, pilot) = inner.leases.flights.board(key, duty);
+            let is_own = pilot.is_some();
+            if let Some(pilot) = pilot {
+                let now = inner.host.clock.monotonic();
+                if key.seen.is_some() && !inner.limiter.admit(asked.id, now) {
+                    return Err(self.refused());
+                }
+                inner.leases.take_off(pilot, self.read(asked.id));
+            }
+            // A lost task leaves no answer: start over.
+            let Some(outcome) = flight.landed().await else {
+                continue;
+            };
+            let fetched = outcome?;
+            if is_own {
+                return Ok((fetched, Source::Primary));
+            }
+            let may_trust = key.seen.is_some() && (asked.accept)(fetched.value.as_deref());
+            if may_trust || flight.begun > asked.ticket {
+                inner.leases.shield.counters.joined.add();
+                return Ok((fetched, Source::Joined));
+            }
+            flight.gone().await;
+        }
+    }
+
+    pub(super) fn refused(&self) -> Error {
+        self.inner.leases.shield.counters.reads_refused.add();
+        Error::new(ErrorKind::Unavailable, "core")
+    }
+}

@@ -1,0 +1,158 @@
+//! The secondary store behind deadlines, a breaker and a watch on its epoch.
+
+use std::pin::pin;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
+
+use futures_util::future::{Either, select};
+use parking_lot::Mutex;
+
+use super::counters::Counters;
+use crate::error::{Error, ErrorKind, Result};
+use crate::host::Host;
+use crate::primary::CacheScope;
+use crate::secondary::{
+    CacheClass, CacheKey, Record, Reservation, SecondaryPromise, SecondaryStore, SwapTtl,
+};
+use crate::time::Ttl;
+
+/// How many failures in a row open the breaker.
+const TRIPS: u32 = 5;
+/// The most keys one removal names, whatever the adapter could take.
+const BATCH: usize = 1000;
+
+/// A secondary store that answers in time or not at all.
+#[derive(Debug)]
+pub(crate) struct Shield<S> {
+    pub(super) inner: S,
+    promise: SecondaryPromise,
+    host: Host,
+    deadline: Duration,
+    pause: Duration,
+    /// How long after a lost stretch no entry of before can be left.
+    quarantine: Duration,
+    epoch: AtomicU64,
+    failures: AtomicU32,
+    /// Monotonic time until which reads go past the cache.
+    closed_until: Mutex<Duration>,
+    pub(super) counters: Counters,
+}
+
+/// The times a shield works with.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ShieldTimes {
+    /// For one operation.
+    pub(crate) deadline: Duration,
+    /// After several failures.
+    pub(crate) pause: Duration,
+    /// After a change of the epoch.
+    pub(crate) quarantine: Duration,
+}
+
+impl<S: SecondaryStore> Shield<S> {
+    pub(crate) fn new(inner: S, host: Host, times: ShieldTimes) -> Self {
+        Self {
+            promise: inner.promise(),
+            epoch: AtomicU64::new(inner.epoch()),
+            inner,
+            host,
+            deadline: times.deadline,
+            pause: times.pause,
+            quarantine: times.quarantine,
+            failures: AtomicU32::new(0),
+            closed_until: Mutex::new(Duration::ZERO),
+            counters: Counters::default(),
+        }
+    }
+
+    pub(crate) fn promise(&self) -> &SecondaryPromise {
+        &self.promise
+    }
+
+    pub(crate) fn is_linearizable(&self) -> bool {
+        self.promise.class == CacheClass::Linearizable
+    }
+
+    pub(crate) fn is_shared(&self) -> bool {
+        self.promise.scope == CacheScope::Shared
+    }
+
+    /// Whether reads may use the cache now. Removals are tried in any case.
+    pub(crate) fn is_open(&self) -> bool {
+        let epoch = self.inner.epoch();
+        if self.epoch.swap(epoch, Ordering::Relaxed) != epoch {
+            tracing::warn!(store = self.promise.name, "cache lost a stretch of time");
+            self.close_for(self.quarantine);
+        }
+        self.host.clock.monotonic() >= *self.closed_until.lock()
+    }
+
+    fn close_for(&self, length: Duration) {
+        let until = self.host.clock.monotonic() + length;
+        let mut closed_until = self.closed_until.lock();
+        *closed_until = until.max(*closed_until);
+    }
+
+    pub(crate) async fn get(&self, key: &CacheKey) -> Result<Option<Record>> {
+        self.timed(self.inner.get(key)).await
+    }
+
+    pub(crate) async fn reserve(&self, key: &CacheKey, ttl: Ttl) -> Result<Reservation> {
+        self.timed(self.inner.reserve(key, ttl)).await
+    }
+
+    pub(crate) async fn swap(
+        &self,
+        key: &CacheKey,
+        expected: &Record,
+        new: Option<&Record>,
+        ttl: SwapTtl,
+    ) -> Result<bool> {
+        self.timed(self.inner.swap(key, expected, new, ttl)).await
+    }
+
+    /// Removes `keys` in batches. The first failure is returned, after every batch was tried.
+    pub(crate) async fn remove(&self, keys: &[CacheKey]) -> Result<()> {
+        let mut outcome = Ok(());
+        for batch in keys.chunks(self.promise.max_batch.clamp(1, BATCH)) {
+            if let Err(error) = self.timed(self.inner.remove(batch)).await {
+                self.counters.removals_failed.add();
+                tracing::warn!(store = self.promise.name, %error, "cache removal failed");
+                outcome = outcome.and(Err(error));
+            }
+        }
+        outcome
+    }
+
+    async fn timed<T>(&self, call: impl Future<Output = Result<T>>) -> Result<T> {
+        let result = within(&self.host, self.deadline, call).await;
+        match &result {
+            Ok(_) => self.failures.store(0, Ordering::Relaxed),
+            Err(error) if error.is_retryable() => {
+                self.counters.cache_errors.add();
+                if self.failures.fetch_add(1, Ordering::Relaxed) + 1 >= TRIPS {
+                    self.failures.store(0, Ordering::Relaxed);
+                    self.close_for(self.pause);
+                }
+            }
+            Err(_) => self.counters.cache_errors.add(),
+        }
+        result
+    }
+}
+
+/// Runs `call` for at most `deadline`; the timer is made only when the first poll didn't answer.
+pub(crate) async fn within<T>(
+    host: &Host,
+    deadline: Duration,
+    call: impl Future<Output = Result<T>>,
+) -> Result<T> {
+    let mut call = pin!(call);
+    if let std::task::Poll::Ready(result) = futures_util::poll!(call.as_mut()) {
+        return result;
+    }
+    match select(call, host.runtime.sleep(deadline)).await {
+        Either::Left((result, _)) => result,
+        Either::Right(((), _)) => Err(Error::new(ErrorKind::Timeout, "core")),
+    }
+}

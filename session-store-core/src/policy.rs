@@ -1,0 +1,238 @@
+//! How long sessions live, how often they are written, and what is refused.
+
+use std::time::Duration;
+
+use crate::error::{Error, ErrorKind, Result};
+use crate::json::Json;
+use crate::session::{Metadata, SessionLimit};
+use crate::text;
+use crate::time::Ttl;
+
+/// What happens to a user agent or device name that is too long.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LongText {
+    /// It is cut, between two characters.
+    #[default]
+    Truncate,
+    /// The login is `TooLarge`.
+    Reject,
+}
+
+/// The policy of every session of an application.
+///
+/// Presets quote their sources; [`Policy::check`] refuses what would log active users out.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Policy {
+    /// How long a session lives without activity. Default: 7 days.
+    pub idle_timeout: Ttl,
+    /// The same for users who asked to stay logged in. Default: 30 days.
+    pub remember_timeout: Ttl,
+    /// How long a session lives at most, however active. Default: 90 days.
+    pub absolute_timeout: Option<Ttl>,
+    /// How long a guest's session lives without activity. Default: 1 day.
+    pub guest_timeout: Ttl,
+    /// How old `last_seen_at` may get before it is written again. Default: `None`, a tenth of the
+    /// session's idle timeout.
+    pub touch_interval: Option<Duration>,
+    /// How old a secret may get before a rotation is due; `None` turns that off. Default: 1 day.
+    pub rotation_interval: Option<Duration>,
+    /// How long a replaced secret is still accepted, from the first use of the new one.
+    /// Default: 10 s.
+    pub rotation_grace: Duration,
+    /// How many active sessions a user may have. Default: `None`, any number.
+    pub max_sessions: Option<SessionLimit>,
+    /// The largest application document, in bytes. Default: 16 KiB.
+    pub max_data_bytes: usize,
+    /// The longest user agent and device name kept, in bytes. Default: 512.
+    pub max_text_bytes: usize,
+    /// What happens to longer ones. Default: `Truncate`.
+    pub long_text: LongText,
+    /// How long revoked sessions are kept for the record. Default: 30 days.
+    pub retention: Duration,
+}
+
+const fn minutes(count: u32) -> Ttl {
+    Ttl::from_secs_const(count * 60)
+}
+
+const DAY: u32 = 24 * 60;
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            idle_timeout: minutes(7 * DAY),
+            remember_timeout: minutes(30 * DAY),
+            absolute_timeout: Some(minutes(90 * DAY)),
+            guest_timeout: minutes(DAY),
+            touch_interval: None,
+            rotation_interval: Some(Duration::from_hours(24)),
+            rotation_grace: Duration::from_secs(10),
+            max_sessions: None,
+            max_data_bytes: 16 * 1024,
+            max_text_bytes: 512,
+            long_text: LongText::default(),
+            retention: Duration::from_hours(30 * 24),
+        }
+    }
+}
+
+impl Policy {
+    fn strict(idle: Ttl, absolute: Ttl) -> Self {
+        Self {
+            idle_timeout: idle,
+            remember_timeout: idle,
+            absolute_timeout: Some(absolute),
+            guest_timeout: idle,
+            ..Self::default()
+        }
+    }
+
+    /// Re-authentication after 30 days: NIST SP 800-63B (2017), 4.1.3, for AAL1.
+    pub fn nist_aal1() -> Self {
+        Self::strict(minutes(30 * DAY), minutes(30 * DAY))
+    }
+
+    /// 12 hours, or 30 minutes of inactivity: NIST SP 800-63B (2017), 4.2.3, for AAL2.
+    pub fn nist_aal2() -> Self {
+        Self::strict(minutes(30), minutes(12 * 60))
+    }
+
+    /// 12 hours, or 15 minutes of inactivity: NIST SP 800-63B (2017), 4.3.3, for AAL3.
+    pub fn nist_aal3() -> Self {
+        Self::strict(minutes(15), minutes(12 * 60))
+    }
+
+    /// 8 hours, or 30 minutes of inactivity: OWASP Session Management Cheat Sheet, for low-risk
+    /// applications.
+    pub fn owasp() -> Self {
+        Self::strict(minutes(30), minutes(8 * 60))
+    }
+
+    /// 4 hours, or 5 minutes of inactivity: OWASP Session Management Cheat Sheet, for applications
+    /// of high value.
+    pub fn owasp_high_value() -> Self {
+        Self::strict(minutes(5), minutes(4 * 60))
+    }
+
+    /// How old `last_seen_at` of a session with this idle timeout may get.
+    pub fn touch_after(&self, idle_timeout: Ttl) -> Duration {
+        self.touch_interval
+            .unwrap_or(idle_timeout.as_duration() / 10)
+    }
+
+    /// Refuses a policy that can't work.
+    ///
+    /// # Contract
+    /// - A policy under which an active user would be logged out is `Configuration` \[X8-Y-01\].
+    pub fn check(&self) -> Result<()> {
+        let shortest = self
+            .idle_timeout
+            .min(self.remember_timeout)
+            .min(self.guest_timeout);
+        let idle = shortest.as_duration();
+        if self.touch_after(shortest) > idle / 4 {
+            let what = "touch_interval: more than a quarter of an idle timeout would log active \
+                        users out";
+            return Err(Error::configuration("core", what));
+        }
+        if self
+            .absolute_timeout
+            .is_some_and(|absolute| absolute < shortest)
+        {
+            let what = "absolute_timeout: shorter than an idle timeout";
+            return Err(Error::configuration("core", what));
+        }
+        if self
+            .rotation_interval
+            .is_some_and(|every| every <= self.rotation_grace)
+        {
+            let what = "rotation_interval: not longer than rotation_grace";
+            return Err(Error::configuration("core", what));
+        }
+        if self.max_sessions.is_some_and(|limit| limit.max == 0) {
+            return Err(Error::configuration("core", "max_sessions: at least 1"));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn check_data(&self, data: &Json, store_limit: usize) -> Result<()> {
+        let limit = self.max_data_bytes.min(store_limit);
+        if data.as_str().len() > limit {
+            return Err(Error::new(
+                ErrorKind::TooLarge {
+                    what: "session data",
+                    limit,
+                },
+                "core",
+            ));
+        }
+        Ok(())
+    }
+
+    /// `metadata` as it may be stored.
+    pub(crate) fn fit(&self, metadata: Metadata) -> Result<Metadata> {
+        Ok(Metadata {
+            ip: metadata.ip,
+            user_agent: self.fit_text("user agent", metadata.user_agent)?,
+            device: self.fit_text("device", metadata.device)?,
+        })
+    }
+
+    fn fit_text(&self, what: &'static str, text: Option<String>) -> Result<Option<String>> {
+        let Some(text) = text else { return Ok(None) };
+        let kept = match self.long_text {
+            LongText::Truncate => text::truncate(&text, self.max_text_bytes),
+            LongText::Reject => &text,
+        };
+        text::check(what, kept, self.max_text_bytes)?;
+        Ok(Some(kept.to_owned()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_preset_works() {
+        for policy in [
+            Policy::default(),
+            Policy::nist_aal1(),
+            Policy::nist_aal2(),
+            Policy::nist_aal3(),
+            Policy::owasp(),
+            Policy::owasp_high_value(),
+        ] {
+            policy.check().unwrap();
+        }
+    }
+
+    #[test]
+    fn a_policy_that_logs_active_users_out_is_refused() {
+        let mut policy = Policy::owasp();
+        policy.touch_interval = Some(Duration::from_mins(8));
+        assert!(matches!(
+            policy.check().unwrap_err().kind(),
+            ErrorKind::Configuration { what } if what.contains("touch_interval")
+        ));
+    }
+
+    #[test]
+    fn long_texts_are_cut_or_refused() {
+        let mut policy = Policy {
+            max_text_bytes: 2,
+            ..Policy::default()
+        };
+        let long = Metadata {
+            user_agent: Some("aé".to_owned()),
+            ..Metadata::default()
+        };
+        assert_eq!(
+            policy.fit(long.clone()).unwrap().user_agent.as_deref(),
+            Some("a")
+        );
+        policy.long_text = LongText::Reject;
+        assert!(policy.fit(long).is_err());
+    }
+}
