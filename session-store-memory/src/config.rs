@@ -12,10 +12,12 @@ pub struct MemoryConfig {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct MemoryCacheConfig {
-    /// The most sessions kept; a quarter as many leases and negatives beside them.
-    /// Default: 100 000.
+    /// The most values kept, at least 1; a quarter as many leases and negatives beside them.
+    /// Default: `100_000`.
     pub max_entries: usize,
-    /// The most bytes of keys and records of sessions. Default: 64 MiB.
+    /// The most bytes taken by values, keys and bookkeeping included, at least 8 KiB; a quarter as
+    /// many by leases and negatives beside them. A record may take as much as those, up to 1 MiB.
+    /// Default: 64 MiB.
     pub max_bytes: usize,
 }
 

@@ -26,6 +26,10 @@ mod log;
 // The cache.
 mod cache;
 mod shard;
+mod pool;
+
+#[cfg(test)]
+mod host;
 
 pub use cache::MemoryCache;
 pub use config::{MemoryCacheConfig, MemoryConfig};

@@ -1,198 +1,201 @@
-//! One part of a memory cache: a map, and two rings that decide who goes when there is no room.
-//!
-//! Values and the rest (leases, negatives) have room of their own, so that a flood of unknown ids
-//! can't push out a live session.
+//! One of the maps a cache is made of. Every entry has a place in the ring of its kind, and the
+//! pool of its kind counts it.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
+use std::hash::RandomState;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use session_store_core::{CacheKey, Record, Timestamp};
+use session_store_core::{CacheKey, Record, Timestamp, Ttl};
 
-/// The present moment by both clocks.
+use crate::pool::{Kind, Pool};
+
+/// What an entry takes beside its key and its record: places in map and ring, headers of both
+/// allocations, and the slack of growing tables.
+pub(crate) const OVERHEAD: usize = 208;
+
+/// A moment on both clocks.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Moment {
     pub(crate) wall: Timestamp,
     pub(crate) monotonic: Duration,
 }
 
-/// When an entry dies: by whichever clock says so first. A suspended machine stops the one, a
-/// correction of the time sets back the other.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Deadline {
-    pub(crate) wall: Timestamp,
-    pub(crate) monotonic: Duration,
-}
-
-impl Deadline {
-    pub(crate) fn after(now: Moment, length: Duration) -> Self {
+impl Moment {
+    pub(crate) fn plus(self, ttl: Ttl) -> Self {
         Self {
-            wall: now.wall.plus(length),
-            monotonic: now.monotonic.saturating_add(length),
+            wall: self.wall.plus(ttl.as_duration()),
+            monotonic: self.monotonic.saturating_add(ttl.as_duration()),
         }
     }
 
-    fn has_come(self, now: Moment) -> bool {
-        self.wall <= now.wall || self.monotonic <= now.monotonic
+    /// Whether either clock has come to `deadline`: the monotonic one stands still while the
+    /// machine sleeps, and the wall clock can be set back.
+    fn has_reached(self, deadline: Self) -> bool {
+        self.wall >= deadline.wall || self.monotonic >= deadline.monotonic
     }
+}
+
+/// What a write does to the entry of a key.
+#[derive(Debug)]
+pub(crate) enum Write {
+    /// Leave it.
+    Nothing,
+    /// Remove it.
+    Remove,
+    /// Put this record there.
+    Put(Record, Moment),
+}
+
+/// The entry of a key as a write finds it; never a dead one.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Seen<'a> {
+    pub(crate) record: &'a Record,
+    pub(crate) deadline: Moment,
+}
+
+/// A map with second-chance eviction.
+#[derive(Debug)]
+pub(crate) struct Shard {
+    entries: HashMap<CacheKey, Entry, RandomState>,
+    rings: [Ring; 2],
+    pools: Arc<[Pool; 2]>,
 }
 
 #[derive(Debug)]
 struct Entry {
     record: Record,
-    deadline: Deadline,
-    /// Its place in a ring; an older place of the same key is void.
-    place: u64,
-    /// Read since the hand last passed: gets a second chance.
+    deadline: Moment,
+    place: usize,
     used: AtomicBool,
 }
 
-/// How much one shard may hold of one kind.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Room {
-    pub(crate) entries: usize,
-    pub(crate) bytes: usize,
-}
-
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Ring {
-    room: Room,
-    order: VecDeque<(CacheKey, u64)>,
-    entries: usize,
-    bytes: usize,
-}
-
-impl Ring {
-    fn new(room: Room) -> Self {
-        Self {
-            room,
-            order: VecDeque::new(),
-            entries: 0,
-            bytes: 0,
-        }
-    }
-
-    fn has_room(&self) -> bool {
-        self.entries <= self.room.entries && self.bytes <= self.room.bytes
-    }
-}
-
-/// One part of the cache.
-#[derive(Debug)]
-pub(crate) struct Shard {
-    map: HashMap<CacheKey, Entry>,
-    values: Ring,
-    rest: Ring,
-    places: u64,
-}
-
-fn is_value(record: &Record) -> bool {
-    record.as_bytes().first() == Some(&b'V')
-}
-
-fn size(key: &CacheKey, record: &Record) -> usize {
-    key.as_str().len() + record.as_bytes().len()
+    keys: Vec<CacheKey>,
+    hand: usize,
 }
 
 impl Shard {
-    pub(crate) fn new(values: Room, rest: Room) -> Self {
-        let (values, rest) = (Ring::new(values), Ring::new(rest));
+    pub(crate) fn new(hasher: RandomState, pools: Arc<[Pool; 2]>) -> Self {
         Self {
-            map: HashMap::new(),
-            values,
-            rest,
-            places: 0,
+            entries: HashMap::with_hasher(hasher),
+            rings: <[Ring; 2]>::default(),
+            pools,
         }
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.map.len()
-    }
-
-    /// The record at `key`, if its time is not over.
-    pub(crate) fn get(&self, key: &CacheKey, now: Moment) -> Option<&Record> {
-        let entry = self
-            .map
-            .get(key)
-            .filter(|entry| !entry.deadline.has_come(now))?;
-        entry.used.store(true, Ordering::Relaxed);
-        Some(&entry.record)
-    }
-
-    /// Until when the record at `key` lives.
-    pub(crate) fn deadline(&self, key: &CacheKey) -> Option<Deadline> {
-        self.map.get(key).map(|entry| entry.deadline)
-    }
-
-    /// Puts `record` at `key` and makes room for it.
-    pub(crate) fn put(&mut self, key: &CacheKey, record: Record, deadline: Deadline, now: Moment) {
-        self.remove(key);
-        self.places += 1;
-        let place = self.places;
-        let bytes = size(key, &record);
-        let of_values = is_value(&record);
-        let ring = self.ring(of_values);
-        ring.order.push_back((key.clone(), place));
-        ring.entries += 1;
-        ring.bytes += bytes;
-        let used = AtomicBool::new(false);
-        self.map.insert(
-            key.clone(),
-            Entry {
-                record,
-                deadline,
-                place,
-                used,
-            },
-        );
-        self.make_room(of_values, now);
-    }
-
-    /// Removes whatever is at `key`.
-    pub(crate) fn remove(&mut self, key: &CacheKey) {
-        if let Some(entry) = self.map.remove(key) {
-            let ring = self.ring(is_value(&entry.record));
-            ring.entries -= 1;
-            ring.bytes -= size(key, &entry.record);
+    /// The record at `key`; `Err` when there is one whose time is over.
+    pub(crate) fn get(&self, key: &CacheKey, now: Moment) -> Result<Option<Record>, Dead> {
+        let Some(entry) = self.entries.get(key) else {
+            return Ok(None);
+        };
+        if now.has_reached(entry.deadline) {
+            return Err(Dead);
         }
+        // Looking first keeps the line shared between the readers of a popular key.
+        if !entry.used.load(Ordering::Relaxed) {
+            entry.used.store(true, Ordering::Relaxed);
+        }
+        Ok(Some(entry.record.clone()))
     }
 
+    /// Shows `decide` what is at `key` and does what it says; the whole call is one step.
+    ///
+    /// Returns the kind of a record that was put.
+    pub(crate) fn write(
+        &mut self,
+        key: &CacheKey,
+        now: Moment,
+        decide: impl FnOnce(Option<Seen<'_>>) -> Write,
+    ) -> Option<Kind> {
+        let seen = self.entries.get(key);
+        let live = seen.filter(|entry| !now.has_reached(entry.deadline));
+        let is_dead = seen.is_some() && live.is_none();
+        let write = decide(live.map(|entry| Seen {
+            record: &entry.record,
+            deadline: entry.deadline,
+        }));
+        if is_dead || !matches!(write, Write::Nothing) {
+            self.remove(key);
+        }
+        let Write::Put(record, deadline) = write else {
+            return None;
+        };
+        Some(self.put(key, record, deadline))
+    }
+
+    /// Removes the entry at `key`; whether there was one.
+    pub(crate) fn remove(&mut self, key: &CacheKey) -> bool {
+        let Some(entry) = self.entries.remove(key) else {
+            return false;
+        };
+        let kind = Kind::of(&entry.record);
+        self.pools[kind as usize].sub(size(key, &entry.record));
+        let ring = &mut self.rings[kind as usize];
+        ring.keys.swap_remove(entry.place);
+        if let Some(moved) = ring
+            .keys
+            .get(entry.place)
+            .and_then(|key| self.entries.get_mut(key))
+        {
+            moved.place = entry.place;
+        }
+        true
+    }
+
+    /// Removes one entry of `kind`, but not `keep`: a dead one, or the next that was not used since
+    /// the hand passed it, or with `force` any. Whether there was one to remove.
+    pub(crate) fn evict(&mut self, kind: Kind, keep: &CacheKey, now: Moment, force: bool) -> bool {
+        let ring = &mut self.rings[kind as usize];
+        let mut victim = None;
+        // The first round takes the second chance from everybody, so another one finds somebody.
+        for _ in 0..ring.keys.len() * (1 + usize::from(force)) {
+            if ring.hand >= ring.keys.len() {
+                ring.hand = 0;
+            }
+            let key = &ring.keys[ring.hand];
+            ring.hand += 1;
+            let spared = self.entries.get(key).is_some_and(|entry| {
+                entry.used.swap(false, Ordering::Relaxed) && !now.has_reached(entry.deadline)
+            });
+            if key != keep && !spared {
+                victim = Some(key.clone());
+                break;
+            }
+        }
+        victim.is_some_and(|key| self.remove(&key))
+    }
+
+    /// Removes everything.
     pub(crate) fn clear(&mut self) {
-        let (values, rest) = (self.values.room, self.rest.room);
-        let places = self.places;
-        *self = Self::new(values, rest);
-        // Places go on, so that nothing of before is taken for something of after.
-        self.places = places;
+        for (key, entry) in self.entries.drain() {
+            self.pools[Kind::of(&entry.record) as usize].sub(size(&key, &entry.record));
+        }
+        self.rings = <[Ring; 2]>::default();
     }
 
-    fn ring(&mut self, of_values: bool) -> &mut Ring {
-        if of_values {
-            &mut self.values
-        } else {
-            &mut self.rest
-        }
+    fn put(&mut self, key: &CacheKey, record: Record, deadline: Moment) -> Kind {
+        let kind = Kind::of(&record);
+        self.pools[kind as usize].add(size(key, &record));
+        let ring = &mut self.rings[kind as usize];
+        let entry = Entry {
+            record,
+            deadline,
+            place: ring.keys.len(),
+            used: AtomicBool::new(false),
+        };
+        ring.keys.push(key.clone());
+        self.entries.insert(key.clone(), entry);
+        kind
     }
+}
 
-    /// Second chance: the oldest entry goes, unless it was read since it last stood in front.
-    fn make_room(&mut self, of_values: bool, now: Moment) {
-        loop {
-            let ring = self.ring(of_values);
-            let is_littered = ring.order.len() > 2 * ring.entries + 16;
-            if ring.has_room() && !is_littered {
-                return;
-            }
-            let Some((key, place)) = ring.order.pop_front() else {
-                return;
-            };
-            let Some(entry) = self.map.get(&key).filter(|entry| entry.place == place) else {
-                continue;
-            };
-            let is_dead = entry.deadline.has_come(now);
-            if !is_dead && (entry.used.swap(false, Ordering::Relaxed) || is_littered) {
-                self.ring(of_values).order.push_back((key, place));
-            } else {
-                self.remove(&key);
-            }
-        }
-    }
+/// There is an entry, but its time is over.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Dead;
+
+fn size(key: &CacheKey, record: &Record) -> usize {
+    OVERHEAD + key.as_str().len() + record.as_bytes().len()
 }
