@@ -4,12 +4,20 @@
 //! process.
 //!
 //! ```
-//! use session_store_core::{Timestamp, User, UserId};
+//! use session_store_core::{Page, PrimaryStore, Timestamp, User, UserId};
 //! use session_store_memory::MemoryStore;
 //!
-//! let ada = User::new(UserId::new("ada")?, Timestamp::EPOCH);
-//! let store = MemoryStore::with_users([ada])?;
-//! # Ok::<(), session_store_core::Error>(())
+//! # #[tokio::main]
+//! # async fn main() -> session_store_core::Result<()> {
+//! let now = Timestamp::from_millis(1_800_000_000_000);
+//! let users = [UserId::new("ada")?, UserId::new("bob")?];
+//! let store = MemoryStore::with_users(users.map(|id| User::new(id, now)))?;
+//! assert_eq!(store.count_users().await?, 2);
+//! let first = store.list_users(&Page::first(1)).await?;
+//! assert_eq!(first.items[0].id.as_str(), "ada");
+//! assert!(first.next.is_some());
+//! # Ok(())
+//! # }
 //! ```
 
 mod config;

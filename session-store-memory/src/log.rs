@@ -96,6 +96,11 @@ impl Log {
         });
     }
 
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.rows.len()
+    }
+
     fn is_needed(&self) -> bool {
         self.caches
             .values()

@@ -188,3 +188,6 @@ impl PrimaryStore for MemoryStore {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;
