@@ -1,1 +1,11 @@
-//! Facade.
+#![cfg_attr(docsrs, feature(doc_cfg))]
+#![doc = include_str!("../README.md")]
+
+mod host;
+
+pub use host::{SystemClock, TokioRuntime, tokio_host};
+pub use session_store_core::*;
+#[cfg(feature = "memory")]
+pub use session_store_memory as memory;
+#[cfg(feature = "sqlite")]
+pub use session_store_sqlite as sqlite;

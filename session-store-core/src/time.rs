@@ -76,6 +76,8 @@ impl fmt::Debug for Timestamp {
 pub struct Ttl(NonZeroU64);
 
 impl Ttl {
+    /// The shortest length: one millisecond.
+    pub const MIN: Self = Self(NonZeroU64::MIN);
     /// The longest length accepted: ten years.
     pub const MAX: Duration = Duration::from_hours(10 * 365 * 24);
 

@@ -260,6 +260,22 @@ impl UserChange {
     pub fn changes_credentials(&self) -> bool {
         !self.password_hash.is_keep()
     }
+
+    /// `user` after this change, one version later.
+    pub fn apply(&self, user: &User) -> User {
+        let mut user = user.clone();
+        user.email = self.email.apply(user.email);
+        user.password_hash = self.password_hash.apply(user.password_hash);
+        user.is_verified = self.is_verified.unwrap_or(user.is_verified);
+        if let Some(role) = &self.role {
+            user.role = role.clone();
+        }
+        if let Some(claims) = &self.claims {
+            user.claims = claims.clone();
+        }
+        user.version += 1;
+        user
+    }
 }
 
 /// What became of a change to a user.

@@ -58,7 +58,7 @@ impl Tables {
             None => SessionIds::new(),
             Some(promotion) => self.promote(id, promotion, now)?,
         };
-        self.write(id, |session| apply(session, change));
+        self.write(id, |session| change.apply(session));
         let written = self.sessions.get(id);
         let snapshot = written.and_then(|session| self.snapshot(session));
         Ok(snapshot.map_or(Update::Missing, |snapshot| {
@@ -189,35 +189,6 @@ fn check_size(data: &str) -> Result<()> {
         }));
     }
     Ok(())
-}
-
-fn apply(session: &mut Session, change: &SessionChange) {
-    if let Some(expires_at) = change.expires_at {
-        session.expires_at = expires_at;
-    }
-    if let Some(data) = &change.data {
-        session.data = data.clone();
-    }
-    if let Some(metadata) = &change.metadata {
-        session.metadata = metadata.clone();
-    }
-    if let Some(rotation) = &change.rotation {
-        session.secret_hash = rotation.secret_hash;
-        session.previous = rotation.previous;
-        session.rotated_at = rotation.rotated_at;
-    }
-    if let (Some(until), Some(previous)) = (change.previous_until, &mut session.previous) {
-        previous.until = Some(until);
-    }
-    if let Some(elevation) = &change.elevation {
-        session.authenticated_at = Some(elevation.authenticated_at);
-        session.aal = elevation.aal;
-        session.amr.clone_from(&elevation.amr);
-    }
-    if let Some(promotion) = &change.promotion {
-        session.user_id = Some(promotion.user_id.clone());
-        session.credential_epoch = promotion.credential_epoch;
-    }
 }
 
 fn session_key(cursor: &Cursor) -> Result<SessionId> {

@@ -60,7 +60,7 @@ impl Tables {
         {
             return Err(error(ErrorKind::Conflict));
         }
-        let new = changed(old, change);
+        let new = change.apply(old);
         if is_projected_differently(old, &new) {
             self.log.append(Subject::User(id.clone()));
         }
@@ -118,21 +118,6 @@ impl Tables {
             self.emails.remove(email.normalized());
         }
     }
-}
-
-fn changed(old: &User, change: &UserChange) -> User {
-    let mut user = old.clone();
-    user.email = change.email.apply(user.email);
-    user.password_hash = change.password_hash.apply(user.password_hash);
-    user.is_verified = change.is_verified.unwrap_or(user.is_verified);
-    if let Some(role) = &change.role {
-        user.role = role.clone();
-    }
-    if let Some(claims) = &change.claims {
-        user.claims = claims.clone();
-    }
-    user.version += 1;
-    user
 }
 
 fn is_projected_differently(old: &User, new: &User) -> bool {

@@ -1,7 +1,7 @@
 //! What the operations of a primary store take.
 
 use crate::json::Json;
-use crate::session::{Metadata, Previous, SessionIds, SessionLimit};
+use crate::session::{Metadata, Previous, Session, SessionIds, SessionLimit};
 use crate::time::Timestamp;
 use crate::token::{SecretHash, SessionId};
 use crate::user::{CredentialEpoch, UserId};
@@ -26,6 +26,38 @@ pub struct SessionChange {
     pub elevation: Option<Elevation>,
     /// The user of a session that was a guest's.
     pub promotion: Option<Promotion>,
+}
+
+impl SessionChange {
+    /// Makes the change to `session`; version and limits are the adapter's.
+    pub fn apply(&self, session: &mut Session) {
+        if let Some(expires_at) = self.expires_at {
+            session.expires_at = expires_at;
+        }
+        if let Some(data) = &self.data {
+            session.data = data.clone();
+        }
+        if let Some(metadata) = &self.metadata {
+            session.metadata = metadata.clone();
+        }
+        if let Some(rotation) = &self.rotation {
+            session.secret_hash = rotation.secret_hash;
+            session.previous = rotation.previous;
+            session.rotated_at = rotation.rotated_at;
+        }
+        if let (Some(until), Some(previous)) = (self.previous_until, &mut session.previous) {
+            previous.until = Some(until);
+        }
+        if let Some(elevation) = &self.elevation {
+            session.authenticated_at = Some(elevation.authenticated_at);
+            session.aal = elevation.aal;
+            session.amr.clone_from(&elevation.amr);
+        }
+        if let Some(promotion) = &self.promotion {
+            session.user_id = Some(promotion.user_id.clone());
+            session.credential_epoch = promotion.credential_epoch;
+        }
+    }
 }
 
 /// Another secret for the same session, written in one statement.

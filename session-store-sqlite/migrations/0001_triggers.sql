@@ -1,0 +1,10 @@
+-- Deletes the sessions itself, so that it works with foreign keys off, as in the sqlite3 shell.
+CREATE TRIGGER {p}session_user_delete BEFORE DELETE ON {users}
+BEGIN
+    DELETE FROM {p}sessions WHERE user_id = OLD.{id};
+END;
+CREATE TRIGGER {p}session_user_update AFTER UPDATE OF {projected} ON {users}
+WHEN EXISTS (SELECT 1 FROM {p}session_caches WHERE is_shared = 1)
+BEGIN
+    INSERT INTO {p}session_log (user_id) VALUES (CAST(NEW.{id} AS TEXT));
+END;

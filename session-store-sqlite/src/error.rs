@@ -1,0 +1,59 @@
+//! What SQLite's errors mean to a caller.
+
+use rusqlite::ErrorCode;
+use session_store_core::{Error, ErrorKind};
+
+/// The name that errors and reports use.
+pub(crate) const NAME: &str = "sqlite";
+
+/// An error of this back end that nothing else caused.
+pub(crate) fn error(kind: ErrorKind) -> Error {
+    Error::new(kind, NAME)
+}
+
+/// The database can't be used by this process any more.
+pub(crate) fn gone() -> Error {
+    error(ErrorKind::Unavailable)
+}
+
+/// Sorts an error of the driver by what the caller can do.
+pub(crate) fn classify(source: rusqlite::Error) -> Error {
+    let kind = match &source {
+        rusqlite::Error::SqliteFailure(failure, text) => kind_of(failure.code, text.as_deref()),
+        rusqlite::Error::FromSqlConversionFailure(..)
+        | rusqlite::Error::IntegralValueOutOfRange(..)
+        | rusqlite::Error::InvalidColumnType(..)
+        | rusqlite::Error::Utf8Error(..) => ErrorKind::Corrupt,
+        rusqlite::Error::SqlInputError { msg, .. } => kind_of(ErrorCode::Unknown, Some(msg)),
+        _ => ErrorKind::Unavailable,
+    };
+    error(kind).caused_by(source)
+}
+
+fn kind_of(code: ErrorCode, text: Option<&str>) -> ErrorKind {
+    match code {
+        ErrorCode::ConstraintViolation => ErrorKind::Conflict,
+        ErrorCode::TooBig => ErrorKind::TooLarge {
+            what: "row",
+            limit: 1_000_000_000,
+        },
+        ErrorCode::ReadOnly | ErrorCode::PermissionDenied => ErrorKind::Configuration {
+            what: "the database file or its folder can't be written; check its permissions".into(),
+        },
+        ErrorCode::CannotOpen => ErrorKind::Configuration {
+            what: "the database file can't be opened; check the path and its permissions".into(),
+        },
+        ErrorCode::NotADatabase => ErrorKind::SchemaMismatch {
+            what: "the file is not an SQLite database".into(),
+        },
+        ErrorCode::DatabaseCorrupt => ErrorKind::Corrupt,
+        ErrorCode::Unknown | ErrorCode::SchemaChanged
+            if text.is_some_and(|text| text.contains("no such")) =>
+        {
+            ErrorKind::SchemaMismatch {
+                what: "a table or column is missing".into(),
+            }
+        }
+        _ => ErrorKind::Unavailable,
+    }
+}
