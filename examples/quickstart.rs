@@ -16,15 +16,10 @@ type Outcome<T = ()> = Result<T, Box<dyn Error>>;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Outcome {
-    let path = std::env::args_os()
-        .nth(1)
-        .map_or_else(default_path, PathBuf::from);
+    let path = std::env::args_os().nth(1).map_or_else(default_path, PathBuf::from);
     let app = open(&path).await?;
     println!("database  {}", path.display());
-    println!(
-        "promise   after a logout: {:?}\n",
-        app.store().guarantee().healthy
-    );
+    println!("promise   after a logout: {:?}\n", app.store().guarantee().healthy);
 
     let ada = register(&app, "ada").await?;
     let bob = register(&app, "bob").await?;
@@ -41,10 +36,7 @@ async fn main() -> Outcome {
     }
 
     println!("\nThe laptop gets a new token; the old one works until the new one was used.");
-    let RotationOutcome::Rotated {
-        token: new_laptop, ..
-    } = app.rotate(&laptop).await?
-    else {
+    let RotationOutcome::Rotated { token: new_laptop, .. } = app.rotate(&laptop).await? else {
         return Err("the laptop's session has ended".into());
     };
     show(&app, "old token", &laptop).await;
@@ -52,19 +44,13 @@ async fn main() -> Outcome {
 
     println!("\nThe tablet logs out.");
     let done = app.logout(&tablet).await?;
-    println!(
-        "  ended {} session, visible everywhere: {:?}",
-        done.count, done.visibility
-    );
+    println!("  ended {} session, visible everywhere: {:?}", done.count, done.visibility);
     show(&app, "tablet", &tablet).await;
 
     println!("\nFrom the laptop, Ada logs out everywhere else.");
     let live = accepted(&app, &new_laptop).await?;
     let done = app.revoke_others(&live).await?;
-    println!(
-        "  ended {} sessions, visible everywhere: {:?}",
-        done.count, done.visibility
-    );
+    println!("  ended {} sessions, visible everywhere: {:?}", done.count, done.visibility);
     show(&app, "phone", &phone).await;
     show(&app, "laptop", &new_laptop).await;
 
@@ -72,10 +58,7 @@ async fn main() -> Outcome {
     let browser = log_in(&app, &bob, "browser").await?;
     show(&app, "browser", &browser).await;
     if let Some(done) = app.delete_user(&bob).await? {
-        println!(
-            "  ended {} session, visible everywhere: {:?}",
-            done.count, done.visibility
-        );
+        println!("  ended {} session, visible everywhere: {:?}", done.count, done.visibility);
     }
     show(&app, "browser", &browser).await;
 
@@ -110,11 +93,7 @@ async fn open(path: &std::path::Path) -> Outcome<App> {
 /// registers a Bob of its own.
 async fn register(app: &App, name: &str) -> Outcome<UserId> {
     let now = app.now();
-    let id = if name == "ada" {
-        name.to_owned()
-    } else {
-        format!("{name}-{}", now.as_millis())
-    };
+    let id = if name == "ada" { name.to_owned() } else { format!("{name}-{}", now.as_millis()) };
     let id = UserId::new(id)?;
     if app.find_user(&id).await?.is_none() {
         let mut user = User::new(id.clone(), now);
@@ -131,18 +110,11 @@ async fn greet(app: &App, user: &UserId) -> Outcome {
         println!("{user} has no session yet: this is the first run on this file.");
         return Ok(());
     }
-    println!(
-        "{user} still has {} session(s) from earlier runs:",
-        devices.len()
-    );
+    println!("{user} still has {} session(s) from earlier runs:", devices.len());
     for device in devices {
         let name = device.metadata.device.unwrap_or_default();
         let age = app.now().since(device.created_at);
-        println!(
-            "  {name:<10} {}  logged in {} s ago",
-            device.id,
-            age.as_secs()
-        );
+        println!("  {name:<10} {}  logged in {} s ago", device.id, age.as_secs());
     }
     Ok(())
 }
@@ -150,10 +122,7 @@ async fn greet(app: &App, user: &UserId) -> Outcome {
 async fn log_in(app: &App, user: &UserId, device: &str) -> Outcome<Token> {
     let account = app.find_user(user).await?.ok_or("no such user")?;
     let mut login = Login::of(&account);
-    login.metadata = Metadata {
-        device: Some(device.to_owned()),
-        ..Metadata::default()
-    };
+    login.metadata = Metadata { device: Some(device.to_owned()), ..Metadata::default() };
     Ok(app.create(login).await?.token)
 }
 
@@ -162,10 +131,7 @@ async fn show(app: &App, name: &str, token: &Token) {
         Authentication::Live(live) => {
             let who = live.user().map_or("a guest", |user| user.id.as_str());
             let micros = live.elapsed.as_micros();
-            println!(
-                "  {name:<10} is {who:<4} says the {:?} in {micros} us",
-                live.source
-            );
+            println!("  {name:<10} is {who:<4} says the {:?} in {micros} us", live.source);
         }
         Authentication::Absent(refusal) => println!("  {name:<10} is nobody: {refusal:?}"),
         Authentication::Unavailable(error) => println!("  {name:<10} is unknown: {error}"),
@@ -173,8 +139,5 @@ async fn show(app: &App, name: &str, token: &Token) {
 }
 
 async fn accepted(app: &App, token: &Token) -> Outcome<Live> {
-    app.authenticate(token)
-        .await
-        .live()
-        .ok_or_else(|| "the token was refused".into())
+    app.authenticate(token).await.live().ok_or_else(|| "the token was refused".into())
 }

@@ -15,9 +15,7 @@ pub struct SystemClock {
 impl SystemClock {
     /// Clocks whose monotonic time starts now.
     pub fn new() -> Self {
-        Self {
-            started: Instant::now(),
-        }
+        Self { started: Instant::now() }
     }
 }
 
@@ -69,8 +67,5 @@ impl Runtime for TokioRuntime {
 ///
 /// Outside of a tokio runtime.
 pub fn tokio_host() -> Host {
-    Host::new(
-        Arc::new(SystemClock::new()),
-        Arc::new(TokioRuntime::new(Handle::current())),
-    )
+    Host::new(Arc::new(SystemClock::new()), Arc::new(TokioRuntime::new(Handle::current())))
 }

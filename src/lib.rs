@@ -1,3 +1,5 @@
+//! Everything of `session-store`, by feature.
+//!
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![doc = include_str!("../README.md")]
 

@@ -81,17 +81,13 @@ struct Inner<S, T> {
 
 impl<S, T> Clone for Cached<S, T> {
     fn clone(&self) -> Self {
-        Self {
-            inner: Arc::clone(&self.inner),
-        }
+        Self { inner: Arc::clone(&self.inner) }
     }
 }
 
 impl<S, T> fmt::Debug for Cached<S, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Cached")
-            .field("config", &self.inner.config)
-            .finish_non_exhaustive()
+        f.debug_struct("Cached").field("config", &self.inner.config).finish_non_exhaustive()
     }
 }
 
@@ -109,14 +105,7 @@ where
         };
         let shield = Shield::new(secondary, host.clone(), times);
         let leases = Leases::new(shield, host.clone(), config.lease_ttl, config.max_fills);
-        Self {
-            inner: Arc::new(Inner {
-                leases,
-                host,
-                config,
-                values: PhantomData,
-            }),
-        }
+        Self { inner: Arc::new(Inner { leases, host, config, values: PhantomData }) }
     }
 
     /// The value of `key`, from the cache or by `load`.
@@ -146,21 +135,12 @@ where
                 // Without a lease a joined load could be one from before a `forget`.
                 return Ok(self.loaded(load().await?.map(Arc::new), Source::Primary, began));
             }
-            let flight_key = FlightKey {
-                key: key.clone(),
-                seen,
-            };
+            let flight_key = FlightKey { key: key.clone(), seen };
             let (flight, pilot) = inner.leases.flights.board(&flight_key, own);
-            let source = if pilot.is_some() {
-                Source::Primary
-            } else {
-                Source::Joined
-            };
+            let source = if pilot.is_some() { Source::Primary } else { Source::Joined };
             if let Some(pilot) = pilot {
                 let (work, ttl) = (load(), inner.config.ttl);
-                inner
-                    .leases
-                    .take_off(pilot, Box::pin(async move { fetched(work.await?, ttl) }));
+                inner.leases.take_off(pilot, Box::pin(async move { fetched(work.await?, ttl) }));
             }
             if let Some(outcome) = flight.landed().await {
                 return Ok(self.loaded(outcome?.value, source, began));
@@ -176,36 +156,23 @@ where
 
     fn loaded(&self, value: Option<Arc<T>>, source: Source, began: Duration) -> Loaded<T> {
         let elapsed = self.inner.host.clock.monotonic().saturating_sub(began);
-        Loaded {
-            value,
-            source,
-            elapsed,
-        }
+        Loaded { value, source, elapsed }
     }
 
     fn key(&self, key: &str) -> CacheKey {
         let digest = Base64UrlUnpadded::encode_string(&Sha256::digest(key.as_bytes()));
-        CacheKey::trusted(format!(
-            "{}{VERSION}:{digest}",
-            self.inner.config.key_prefix
-        ))
+        CacheKey::trusted(format!("{}{VERSION}:{digest}", self.inner.config.key_prefix))
     }
 }
 
 fn fetched<T: Serialize>(value: Option<T>, ttl: Ttl) -> Result<Fetched<Option<Arc<T>>>> {
     let Some(value) = value else {
-        return Ok(Fetched {
-            value: None,
-            put: Put::Nothing,
-        });
+        return Ok(Fetched { value: None, put: Put::Nothing });
     };
     let mut bytes = vec![VALUE, VERSION];
     serde_json::to_writer(&mut bytes, &value)
         .map_err(|error| Error::new(ErrorKind::Corrupt, "core").caused_by(error))?;
-    Ok(Fetched {
-        value: Some(Arc::new(value)),
-        put: Put::Value(Record::new(bytes), ttl),
-    })
+    Ok(Fetched { value: Some(Arc::new(value)), put: Put::Value(Record::new(bytes), ttl) })
 }
 
 fn decode<T: DeserializeOwned>(record: &Record) -> Option<T> {

@@ -40,10 +40,7 @@ pub(crate) fn negative() -> Record {
 
 /// The record that holds `snapshot`.
 pub(crate) fn encode(snapshot: &Snapshot, fresh_until: Option<Timestamp>) -> Result<Record> {
-    let wire = Wire {
-        fresh_until: fresh_until.map(Timestamp::as_millis),
-        ..Wire::of(snapshot)
-    };
+    let wire = Wire { fresh_until: fresh_until.map(Timestamp::as_millis), ..Wire::of(snapshot) };
     postcard::to_extend(&wire, vec![VALUE, VERSION])
         .map(Record::new)
         .map_err(|error| Error::new(ErrorKind::Corrupt, "core").caused_by(error))
@@ -129,9 +126,7 @@ impl<'a> Wire<'a> {
             data: session.data.as_str(),
             version: session.version,
             credential_epoch: session.credential_epoch.0,
-            revoked: session
-                .revoked
-                .map(|end| (end.at.as_millis(), end.reason.as_str())),
+            revoked: session.revoked.map(|end| (end.at.as_millis(), end.reason.as_str())),
             user: snapshot.user.as_ref().map(WireUser::of),
         }
     }
@@ -141,10 +136,7 @@ impl<'a> Wire<'a> {
         let user = self.user.map(WireUser::into_projection).transpose().ok()?;
         let revoked = match self.revoked {
             None => None,
-            Some((at, reason)) => Some(Revocation {
-                at: time(at),
-                reason: Reason::parse(reason)?,
-            }),
+            Some((at, reason)) => Some(Revocation { at: time(at), reason: Reason::parse(reason)? }),
         };
         let session = Session {
             id: SessionId::from_bytes(self.id),
@@ -239,10 +231,7 @@ mod tests {
             data: Json::parse(r#"{"cart":[1]}"#).unwrap(),
             version: 8,
             credential_epoch: CredentialEpoch(3),
-            revoked: Some(Revocation {
-                at: time(9),
-                reason: Reason::Admin,
-            }),
+            revoked: Some(Revocation { at: time(9), reason: Reason::Admin }),
         };
         let user = Projection {
             id,
@@ -251,18 +240,13 @@ mod tests {
             claims: Json::parse("[1]").unwrap(),
             email: Some(Email::parse("Ada@example.org").unwrap()),
         };
-        Snapshot {
-            session,
-            user: Some(user),
-        }
+        Snapshot { session, user: Some(user) }
     }
 
     #[test]
     fn every_field_survives() {
         let record = encode(&full(), Some(time(10))).unwrap();
-        let Entry::Value(snapshot, fresh_until) = decode(&record) else {
-            panic!("not a value")
-        };
+        let Entry::Value(snapshot, fresh_until) = decode(&record) else { panic!("not a value") };
         assert_eq!((*snapshot, fresh_until), (full(), Some(time(10))));
     }
 
@@ -270,10 +254,7 @@ mod tests {
     fn what_is_not_ours_is_foreign_and_never_a_panic() {
         let good = encode(&full(), None).unwrap().as_bytes().to_vec();
         for cut in 0..good.len() {
-            assert!(
-                matches!(decode(&Record::new(&good[..cut])), Entry::Foreign),
-                "{cut}"
-            );
+            assert!(matches!(decode(&Record::new(&good[..cut])), Entry::Foreign), "{cut}");
         }
         for position in 0..good.len() {
             let mut bytes = good.clone();
@@ -282,10 +263,7 @@ mod tests {
         }
         let longer = [good.as_slice(), b"x"].concat();
         assert!(matches!(decode(&Record::new(longer)), Entry::Foreign));
-        assert!(matches!(
-            decode(&Record::new(b"{}".as_slice())),
-            Entry::Foreign
-        ));
+        assert!(matches!(decode(&Record::new(b"{}".as_slice())), Entry::Foreign));
         assert!(matches!(decode(&negative()), Entry::Negative));
         assert!(matches!(decode(&Record::lease(b"1")), Entry::Lease));
     }

@@ -75,11 +75,7 @@ pub enum ErrorKind {
 impl Error {
     /// An error of `kind` from `backend` that nothing else caused.
     pub const fn new(kind: ErrorKind, backend: &'static str) -> Self {
-        Self {
-            kind,
-            backend,
-            source: None,
-        }
+        Self { kind, backend, source: None }
     }
 
     /// The same error, caused by `source`.
@@ -163,9 +159,7 @@ impl fmt::Display for ErrorKind {
 
 impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        self.source
-            .as_ref()
-            .map(|source| &**source as &(dyn StdError + 'static))
+        self.source.as_ref().map(|source| &**source as &(dyn StdError + 'static))
     }
 }
 

@@ -83,9 +83,7 @@ impl Check {
         if self.depth == MAX_DEPTH {
             return Err(E::custom("nested too deeply"));
         }
-        Ok(Self {
-            depth: self.depth + 1,
-        })
+        Ok(Self { depth: self.depth + 1 })
     }
 }
 
@@ -125,11 +123,7 @@ impl<'de> Visitor<'de> for Check {
     }
 
     fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<(), E> {
-        if text.contains('\0') {
-            Err(E::custom("NUL character in a string"))
-        } else {
-            Ok(())
-        }
+        if text.contains('\0') { Err(E::custom("NUL character in a string")) } else { Ok(()) }
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
@@ -176,10 +170,7 @@ mod tests {
             &deep,
         ] {
             let error = Json::parse(wrong).unwrap_err();
-            assert!(
-                matches!(error.kind(), ErrorKind::InvalidInput { .. }),
-                "{wrong:?}"
-            );
+            assert!(matches!(error.kind(), ErrorKind::InvalidInput { .. }), "{wrong:?}");
         }
     }
 
@@ -187,9 +178,6 @@ mod tests {
     fn values_go_in_and_come_out() {
         let json = Json::of(&vec![1, 2]).unwrap();
         assert_eq!(json.read::<Vec<u8>>().unwrap(), [1, 2]);
-        assert_eq!(
-            json.read::<String>().unwrap_err().kind(),
-            &ErrorKind::Corrupt
-        );
+        assert_eq!(json.read::<String>().unwrap_err().kind(), &ErrorKind::Corrupt);
     }
 }

@@ -1,4 +1,3 @@
-#![cfg_attr(docsrs, feature(doc_cfg))]
 //! The core of `session-store`: what a session is, where it lives, and who is let in.
 //!
 //! A **primary** store ([`PrimaryStore`]) holds the truth: users and sessions. A **secondary** store
@@ -16,6 +15,8 @@
 //! This crate knows no HTTP, no driver and no async runtime, and it compiles for
 //! `wasm32-unknown-unknown`. What it needs from its host it asks for through [`Clock`] and
 //! [`Runtime`].
+
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 // What a session is.
 mod token;
@@ -40,6 +41,10 @@ mod primary;
 mod codec;
 mod error;
 mod host;
+
+// How adapters are held to it.
+#[cfg(feature = "conformance")]
+pub mod conformance;
 
 pub use cached::{Cached, CachedConfig, Loaded};
 pub use error::{Error, ErrorKind, Result};

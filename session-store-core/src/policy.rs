@@ -117,8 +117,7 @@ impl Policy {
 
     /// How old `last_seen_at` of a session with this idle timeout may get.
     pub fn touch_after(&self, idle_timeout: Ttl) -> Duration {
-        self.touch_interval
-            .unwrap_or(idle_timeout.as_duration() / 10)
+        self.touch_interval.unwrap_or(idle_timeout.as_duration() / 10)
     }
 
     /// Refuses a policy that can't work.
@@ -126,27 +125,18 @@ impl Policy {
     /// # Contract
     /// - A policy under which an active user would be logged out is `Configuration` \[X8-Y-01\].
     pub fn check(&self) -> Result<()> {
-        let shortest = self
-            .idle_timeout
-            .min(self.remember_timeout)
-            .min(self.guest_timeout);
+        let shortest = self.idle_timeout.min(self.remember_timeout).min(self.guest_timeout);
         let idle = shortest.as_duration();
         if self.touch_after(shortest) > idle / 4 {
             let what = "touch_interval: more than a quarter of an idle timeout would log active \
                         users out";
             return Err(Error::configuration("core", what));
         }
-        if self
-            .absolute_timeout
-            .is_some_and(|absolute| absolute < shortest)
-        {
+        if self.absolute_timeout.is_some_and(|absolute| absolute < shortest) {
             let what = "absolute_timeout: shorter than an idle timeout";
             return Err(Error::configuration("core", what));
         }
-        if self
-            .rotation_interval
-            .is_some_and(|every| every <= self.rotation_grace)
-        {
+        if self.rotation_interval.is_some_and(|every| every <= self.rotation_grace) {
             let what = "rotation_interval: not longer than rotation_grace";
             return Err(Error::configuration("core", what));
         }
@@ -159,13 +149,7 @@ impl Policy {
     pub(crate) fn check_data(&self, data: &Json, store_limit: usize) -> Result<()> {
         let limit = self.max_data_bytes.min(store_limit);
         if data.as_str().len() > limit {
-            return Err(Error::new(
-                ErrorKind::TooLarge {
-                    what: "session data",
-                    limit,
-                },
-                "core",
-            ));
+            return Err(Error::new(ErrorKind::TooLarge { what: "session data", limit }, "core"));
         }
         Ok(())
     }
@@ -220,18 +204,9 @@ mod tests {
 
     #[test]
     fn long_texts_are_cut_or_refused() {
-        let mut policy = Policy {
-            max_text_bytes: 2,
-            ..Policy::default()
-        };
-        let long = Metadata {
-            user_agent: Some("aé".to_owned()),
-            ..Metadata::default()
-        };
-        assert_eq!(
-            policy.fit(long.clone()).unwrap().user_agent.as_deref(),
-            Some("a")
-        );
+        let mut policy = Policy { max_text_bytes: 2, ..Policy::default() };
+        let long = Metadata { user_agent: Some("aé".to_owned()), ..Metadata::default() };
+        assert_eq!(policy.fit(long.clone()).unwrap().user_agent.as_deref(), Some("a"));
         policy.long_text = LongText::Reject;
         assert!(policy.fit(long).is_err());
     }

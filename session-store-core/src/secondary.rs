@@ -143,6 +143,7 @@ pub struct SecondaryPromise {
 ///   usable \[S-50\].
 /// - A record may vanish at any time, which is a miss; a removed one never comes back, unless
 ///   `may_roll_back` \[S-44\].
+/// - Keys are literal, whatever characters they contain \[S-07\].
 /// - Two prefixes never see each other's entries, even if one is a prefix of the other
 ///   \[S-34 S-35\].
 #[async_trait]
@@ -165,6 +166,7 @@ pub trait SecondaryStore: fmt::Debug + Send + Sync {
     /// - What was put is returned byte for byte \[S-01 S-05\].
     /// - A missing key is `None` \[S-02\].
     /// - A record is there until its TTL has passed and absent from then on \[S-10 S-11\].
+    /// - A clock that is set back extends nothing \[X8-S-03\].
     async fn get(&self, key: &CacheKey) -> Result<Option<Record>>;
 
     /// Puts a lease at `key` if nothing is there; otherwise returns what is there.
@@ -184,7 +186,7 @@ pub trait SecondaryStore: fmt::Debug + Send + Sync {
     ///
     /// # Contract
     /// - An equal record is replaced \[S-24\].
-    /// - Another record, or none, is left alone \[S-25 S-26\].
+    /// - Another record, or none, is left alone \[S-25 S-26 S-43\].
     /// - `Set` starts a new TTL and `Keep` leaves the old deadline \[S-16 S-27\].
     /// - A record over the declared size is `TooLarge`, and nothing changes \[S-06\].
     async fn swap(

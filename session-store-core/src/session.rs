@@ -68,18 +68,18 @@ impl Session {
         if let Some(revocation) = &self.revoked {
             return State::Revoked(revocation.reason);
         }
+        if self.has_ended(now) { State::Expired } else { State::Active }
+    }
+
+    /// Whether a deadline of the session has come; adapters refuse to insert such a one.
+    pub fn has_ended(&self, now: Timestamp) -> bool {
         let absolute = self.absolute_expires_at.unwrap_or(Timestamp::MAX);
-        if self.expires_at <= now || absolute <= now {
-            State::Expired
-        } else {
-            State::Active
-        }
+        self.expires_at <= now || absolute <= now
     }
 
     /// `deadline`, but not beyond the absolute one.
     pub fn cap(&self, deadline: Timestamp) -> Timestamp {
-        self.absolute_expires_at
-            .map_or(deadline, |absolute| deadline.min(absolute))
+        self.absolute_expires_at.map_or(deadline, |absolute| deadline.min(absolute))
     }
 }
 
@@ -148,18 +148,12 @@ impl Reason {
 
     /// The name that stores and logs use.
     pub fn as_str(self) -> &'static str {
-        Self::NAMES
-            .iter()
-            .find(|(reason, _)| *reason == self)
-            .map_or("admin", |(_, name)| name)
+        Self::NAMES.iter().find(|(reason, _)| *reason == self).map_or("admin", |(_, name)| name)
     }
 
     /// Reads what `as_str` returns; `None` for any other text.
     pub fn parse(name: &str) -> Option<Self> {
-        Self::NAMES
-            .iter()
-            .find(|(_, known)| *known == name)
-            .map(|(reason, _)| *reason)
+        Self::NAMES.iter().find(|(_, known)| *known == name).map(|(reason, _)| *reason)
     }
 }
 

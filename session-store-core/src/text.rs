@@ -8,10 +8,7 @@ pub(crate) fn check(what: &'static str, text: &str, limit: usize) -> Result<()> 
         return Err(Error::new(ErrorKind::TooLarge { what, limit }, "core"));
     }
     if text.contains('\0') {
-        return Err(Error::invalid(
-            "core",
-            format!("{what} contains a NUL character"),
-        ));
+        return Err(Error::invalid("core", format!("{what} contains a NUL character")));
     }
     Ok(())
 }

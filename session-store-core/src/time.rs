@@ -70,8 +70,11 @@ impl fmt::Debug for Timestamp {
 
 /// How long a cache may keep something: never zero, never "for ever".
 ///
-/// "No time left" is the absence of a `Ttl`. Four independent session stores turned a zero into an
-/// immortal entry; this type makes that impossible to write.
+/// Four independent session stores turned a zero into an immortal entry; this type makes that
+/// impossible to write.
+///
+/// # Contract
+/// - "No time left" is the absence of a `Ttl` \[S-12\].
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ttl(NonZeroU64);
 
@@ -128,10 +131,7 @@ mod tests {
 
     #[test]
     fn timestamps_round_down_and_stay_in_range() {
-        assert_eq!(
-            Timestamp::from_epoch(Duration::from_micros(1_999)).as_millis(),
-            1
-        );
+        assert_eq!(Timestamp::from_epoch(Duration::from_micros(1_999)).as_millis(), 1);
         assert_eq!(Timestamp::from_millis(-1), Timestamp::EPOCH);
         assert_eq!(Timestamp::from_millis(i64::MAX), Timestamp::MAX);
         assert_eq!(Timestamp::MAX.plus(Duration::MAX), Timestamp::MAX);
@@ -144,10 +144,7 @@ mod tests {
         assert_eq!(Ttl::until(now, now), None);
         assert_eq!(Ttl::until(Timestamp::EPOCH, now), None);
         assert_eq!(Ttl::new(Duration::from_micros(999)), None);
-        assert_eq!(
-            Ttl::new(Duration::MAX).map(Ttl::as_duration),
-            Some(Ttl::MAX)
-        );
+        assert_eq!(Ttl::new(Duration::MAX).map(Ttl::as_duration), Some(Ttl::MAX));
     }
 
     #[test]

@@ -142,10 +142,7 @@ impl Token {
         let decoded = Base64UrlUnpadded::decode(text, bytes.as_mut()).ok()?;
         let (id, secret) = decoded.split_first_chunk::<ID_BYTES>()?;
         let secret = Zeroizing::new(<[u8; SECRET_BYTES]>::try_from(secret).ok()?);
-        Some(Self {
-            id: SessionId(*id),
-            secret,
-        })
+        Some(Self { id: SessionId(*id), secret })
     }
 
     /// The public id inside.
@@ -220,10 +217,7 @@ mod tests {
         let text = token.expose();
         assert_eq!(text.len(), TOKEN_CHARS);
         let again = Token::parse(&text).unwrap();
-        assert_eq!(
-            (again.id(), again.secret_hash()),
-            (token.id(), token.secret_hash())
-        );
+        assert_eq!((again.id(), again.secret_hash()), (token.id(), token.secret_hash()));
     }
 
     #[test]
@@ -246,10 +240,7 @@ mod tests {
     #[test]
     fn the_hash_is_sha_256_of_the_decoded_secret() {
         let zeros = Token::parse(&"A".repeat(TOKEN_CHARS)).unwrap();
-        assert_eq!(
-            zeros.secret_hash().as_bytes()[..4],
-            [0x66, 0x68, 0x7a, 0xad]
-        );
+        assert_eq!(zeros.secret_hash().as_bytes()[..4], [0x66, 0x68, 0x7a, 0xad]);
     }
 
     #[test]

@@ -67,10 +67,7 @@ impl Email {
         if !whole || given.contains(|c: char| c.is_whitespace() || c.is_control()) {
             return Err(Error::invalid("core", "e-mail address"));
         }
-        Ok(Self {
-            given: given.into(),
-            normalized: given.to_lowercase().into(),
-        })
+        Ok(Self { given: given.into(), normalized: given.to_lowercase().into() })
     }
 
     /// As the user wrote it.
@@ -311,27 +308,15 @@ mod tests {
         assert!(UserId::new("a\0").is_err());
         assert!(UserId::new("x".repeat(255)).is_ok());
         let error = UserId::new("x".repeat(256)).unwrap_err();
-        assert_eq!(
-            error.kind(),
-            &ErrorKind::TooLarge {
-                what: "user id",
-                limit: 255
-            }
-        );
+        assert_eq!(error.kind(), &ErrorKind::TooLarge { what: "user id", limit: 255 });
     }
 
     #[test]
     fn addresses_keep_their_spelling_and_compare_without_case() {
         let email = Email::parse(" Ada@Example.org ").unwrap();
-        assert_eq!(
-            (email.as_str(), email.normalized()),
-            ("Ada@Example.org", "ada@example.org")
-        );
+        assert_eq!((email.as_str(), email.normalized()), ("Ada@Example.org", "ada@example.org"));
         for wrong in ["", "ada", "@example.org", "ada@", "a@b@c", "a b@c", "a@b\n"] {
-            assert!(
-                Email::parse(wrong).is_err() || wrong.ends_with('\n'),
-                "{wrong:?}"
-            );
+            assert!(Email::parse(wrong).is_err() || wrong.ends_with('\n'), "{wrong:?}");
         }
     }
 
@@ -341,9 +326,6 @@ mod tests {
         user.email = Some(Email::parse("ada@example.org").unwrap());
         user.password_hash = Some(PasswordHash::new("$argon2id$x").unwrap());
         let printed = format!("{user:?}");
-        assert!(
-            !printed.contains("example") && !printed.contains("argon2"),
-            "{printed}"
-        );
+        assert!(!printed.contains("example") && !printed.contains("argon2"), "{printed}");
     }
 }

@@ -75,9 +75,7 @@ impl MemoryCache {
             max_record_bytes: MAX_RECORD_BYTES.min(pending - OVERHEAD - CacheKey::MAX_BYTES),
             hand: AtomicUsize::new(0),
         };
-        Self {
-            inner: Arc::new(inner),
-        }
+        Self { inner: Arc::new(inner) }
     }
 
     /// How many entries there are, those included whose time is over and whose memory is not
@@ -186,10 +184,7 @@ impl SecondaryStore for MemoryCache {
 
 impl Inner {
     fn now(&self) -> Moment {
-        Moment {
-            wall: self.clock.now(),
-            monotonic: self.clock.monotonic(),
-        }
+        Moment { wall: self.clock.now(), monotonic: self.clock.monotonic() }
     }
 
     fn shard(&self, key: &CacheKey) -> &RwLock<Shard> {

@@ -23,9 +23,6 @@ pub struct MemoryCacheConfig {
 
 impl Default for MemoryCacheConfig {
     fn default() -> Self {
-        Self {
-            max_entries: 100_000,
-            max_bytes: 64 * 1024 * 1024,
-        }
+        Self { max_entries: 100_000, max_bytes: 64 * 1024 * 1024 }
     }
 }

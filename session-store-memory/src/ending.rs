@@ -45,10 +45,7 @@ impl Tables {
             self.take(id);
         }
         self.log.age(bounds.expired_before);
-        Swept {
-            removed: dead.len() as u64,
-            more,
-        }
+        Swept { removed: dead.len() as u64, more }
     }
 
     pub(crate) fn census(&self, now: Timestamp, user: Option<&UserId>) -> Census {
@@ -96,10 +93,7 @@ impl Tables {
     fn open(&self, limit: u32, now: Timestamp) -> SessionIds {
         let open = || {
             let first = (true, Timestamp::EPOCH, SessionId::from_bytes([0; 16]));
-            self.by_deadline
-                .range(..first)
-                .rev()
-                .filter_map(|(_, _, id)| self.sessions.get(id))
+            self.by_deadline.range(..first).rev().filter_map(|(_, _, id)| self.sessions.get(id))
         };
         let active = open().filter(|session| session.state(now) == State::Active);
         let expired = open().filter(|session| session.state(now) != State::Active);
@@ -125,10 +119,8 @@ impl Tables {
             let range = (revoked, Timestamp::EPOCH, first)..=(revoked, bounds.expired_before, last);
             self.by_deadline.range(range).map(|(_, at, id)| (*id, *at))
         };
-        let revoked = self
-            .by_revocation
-            .range(..=(bounds.revoked_before, last))
-            .map(|(at, id)| (*id, *at));
+        let revoked =
+            self.by_revocation.range(..=(bounds.revoked_before, last)).map(|(at, id)| (*id, *at));
         let mut died = BTreeMap::new();
         let candidates = expired(false).take(limit).chain(expired(true).take(limit));
         for (id, at) in candidates.chain(revoked.take(limit)) {

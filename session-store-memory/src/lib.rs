@@ -1,4 +1,3 @@
-#![cfg_attr(docsrs, feature(doc_cfg))]
 //! Memory back ends for `session-store`: [`MemoryStore`], a primary store for tests and mock mode
 //! that can be filled with users beforehand, and [`MemoryCache`], a bounded cache inside the
 //! process.
@@ -20,6 +19,8 @@
 //! # }
 //! ```
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 mod config;
 
 // The truth.
@@ -39,6 +40,11 @@ mod pool;
 #[cfg(test)]
 mod host;
 
+#[cfg(feature = "conformance")]
+mod harness;
+
 pub use cache::MemoryCache;
 pub use config::{MemoryCacheConfig, MemoryConfig};
+#[cfg(feature = "conformance")]
+pub use harness::{MemoryCacheHarness, MemoryHarness};
 pub use store::MemoryStore;

@@ -40,11 +40,7 @@ impl Log {
             return;
         }
         self.last += 1;
-        let row = Row {
-            subject,
-            acknowledged: BTreeSet::new(),
-            swept_at: None,
-        };
+        let row = Row { subject, acknowledged: BTreeSet::new(), swept_at: None };
         self.rows.insert(LogId(self.last), row);
     }
 
@@ -102,15 +98,12 @@ impl Log {
     }
 
     fn is_needed(&self) -> bool {
-        self.caches
-            .values()
-            .any(|cache| cache.scope == CacheScope::Shared)
+        self.caches.values().any(|cache| cache.scope == CacheScope::Shared)
     }
 
     fn purge(&mut self) {
         let shared = shared(&self.caches);
-        self.rows
-            .retain(|_, row| !shared.iter().all(|name| row.acknowledged.contains(*name)));
+        self.rows.retain(|_, row| !shared.iter().all(|name| row.acknowledged.contains(*name)));
     }
 }
 

@@ -16,7 +16,7 @@ impl Tables {
     pub(crate) fn insert(&mut self, new: &NewSession, now: Timestamp) -> Result<Inserted> {
         let session = &new.session;
         check_size(session.data.as_str())?;
-        if session.cap(session.expires_at) <= now {
+        if session.has_ended(now) {
             return Err(error(ErrorKind::InvalidExpiry));
         }
         if self.sessions.contains_key(&session.id) {
@@ -50,9 +50,7 @@ impl Tables {
             return Ok(Update::Missing);
         };
         if session.version != version {
-            return Ok(Update::Conflict {
-                current: session.version,
-            });
+            return Ok(Update::Conflict { current: session.version });
         }
         let evicted = match &change.promotion {
             None => SessionIds::new(),
@@ -76,9 +74,7 @@ impl Tables {
         });
         self.sessions
             .get(&touch.id)
-            .map_or(Touched::Missing, |session| Touched::Active {
-                expires_at: session.expires_at,
-            })
+            .map_or(Touched::Missing, |session| Touched::Active { expires_at: session.expires_at })
     }
 
     pub(crate) fn list(
@@ -122,10 +118,7 @@ impl Tables {
         let user = &promotion.user_id;
         let owner = self.sessions.get(id).and_then(|old| old.user_id.as_ref());
         if owner.is_some_and(|owner| owner != user) {
-            return Err(Error::invalid(
-                NAME,
-                "promotion of a session that has another user",
-            ));
+            return Err(Error::invalid(NAME, "promotion of a session that has another user"));
         }
         self.check_login(user, promotion.credential_epoch)?;
         let evicted = self.make_room(user, id, promotion.limit, now)?;
@@ -183,10 +176,7 @@ impl Tables {
 
 fn check_size(data: &str) -> Result<()> {
     if data.len() > MAX_DATA_BYTES {
-        return Err(error(ErrorKind::TooLarge {
-            what: "session data",
-            limit: MAX_DATA_BYTES,
-        }));
+        return Err(error(ErrorKind::TooLarge { what: "session data", limit: MAX_DATA_BYTES }));
     }
     Ok(())
 }

@@ -79,11 +79,7 @@ struct Ring {
 
 impl Shard {
     pub(crate) fn new(hasher: RandomState, pools: Arc<[Pool; 2]>) -> Self {
-        Self {
-            entries: HashMap::with_hasher(hasher),
-            rings: <[Ring; 2]>::default(),
-            pools,
-        }
+        Self { entries: HashMap::with_hasher(hasher), rings: <[Ring; 2]>::default(), pools }
     }
 
     /// The record at `key`; `Err` when there is one whose time is over.
@@ -113,10 +109,8 @@ impl Shard {
         let seen = self.entries.get(key);
         let live = seen.filter(|entry| !now.has_reached(entry.deadline));
         let is_dead = seen.is_some() && live.is_none();
-        let write = decide(live.map(|entry| Seen {
-            record: &entry.record,
-            deadline: entry.deadline,
-        }));
+        let write =
+            decide(live.map(|entry| Seen { record: &entry.record, deadline: entry.deadline }));
         if is_dead || !matches!(write, Write::Nothing) {
             self.remove(key);
         }
@@ -135,11 +129,7 @@ impl Shard {
         self.pools[kind as usize].sub(size(key, &entry.record));
         let ring = &mut self.rings[kind as usize];
         ring.keys.swap_remove(entry.place);
-        if let Some(moved) = ring
-            .keys
-            .get(entry.place)
-            .and_then(|key| self.entries.get_mut(key))
-        {
+        if let Some(moved) = ring.keys.get(entry.place).and_then(|key| self.entries.get_mut(key)) {
             moved.place = entry.place;
         }
         true
@@ -180,12 +170,8 @@ impl Shard {
         let kind = Kind::of(&record);
         self.pools[kind as usize].add(size(key, &record));
         let ring = &mut self.rings[kind as usize];
-        let entry = Entry {
-            record,
-            deadline,
-            place: ring.keys.len(),
-            used: AtomicBool::new(false),
-        };
+        let entry =
+            Entry { record, deadline, place: ring.keys.len(), used: AtomicBool::new(false) };
         ring.keys.push(key.clone());
         self.entries.insert(key.clone(), entry);
         kind

@@ -50,9 +50,7 @@ impl MemoryStore {
         for user in users {
             tables.add_user(&user)?;
         }
-        Ok(Self {
-            tables: Arc::new(RwLock::new(tables)),
-        })
+        Ok(Self { tables: Arc::new(RwLock::new(tables)) })
     }
 }
 
@@ -165,9 +163,7 @@ impl PrimaryStore for MemoryStore {
     async fn drain(&self, cache: &CacheName, limit: u32) -> Result<Drained> {
         let tables = self.tables.read();
         let mut pending = tables.log.pending(cache);
-        let first = pending
-            .by_ref()
-            .take(usize::try_from(limit).unwrap_or(usize::MAX));
+        let first = pending.by_ref().take(usize::try_from(limit).unwrap_or(usize::MAX));
         let entries = first
             .map(|(id, subject)| LogEntry {
                 id,
@@ -177,10 +173,7 @@ impl PrimaryStore for MemoryStore {
                 },
             })
             .collect();
-        Ok(Drained {
-            entries,
-            more: pending.next().is_some(),
-        })
+        Ok(Drained { entries, more: pending.next().is_some() })
     }
 
     async fn acknowledge(&self, cache: &CacheName, entries: &[LogId]) -> Result<()> {

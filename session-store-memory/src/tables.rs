@@ -80,11 +80,7 @@ impl Tables {
 
     /// Every stored session of `user`, oldest first.
     pub(crate) fn of(&self, user: &UserId) -> impl Iterator<Item = &Session> {
-        self.by_user
-            .get(user)
-            .into_iter()
-            .flatten()
-            .filter_map(|(_, id)| self.sessions.get(id))
+        self.by_user.get(user).into_iter().flatten().filter_map(|(_, id)| self.sessions.get(id))
     }
 
     /// What a reader learns from `session`; `None` when its user is gone.
@@ -93,10 +89,7 @@ impl Tables {
             None => None,
             Some(id) => Some(self.project(self.users.get(id)?)),
         };
-        Some(Snapshot {
-            session: session.clone(),
-            user,
-        })
+        Some(Snapshot { session: session.clone(), user })
     }
 
     /// The epoch of `user`; the first one as long as nothing was counted.

@@ -16,11 +16,9 @@ impl Tables {
             return Err(error(ErrorKind::Conflict));
         }
         if let Some(email) = &user.email {
-            self.emails
-                .insert(email.normalized().into(), user.id.clone());
+            self.emails.insert(email.normalized().into(), user.id.clone());
         }
-        self.users_by_time
-            .insert((user.created_at, user.id.clone()));
+        self.users_by_time.insert((user.created_at, user.id.clone()));
         self.users.insert(user.id.clone(), user.clone());
         Ok(())
     }
@@ -35,10 +33,7 @@ impl Tables {
 
     pub(crate) fn account(&self, id: &UserId) -> Option<Account> {
         let user = self.users.get(id)?;
-        Some(Account {
-            user: user.clone(),
-            credential_epoch: self.epoch(id),
-        })
+        Some(Account { user: user.clone(), credential_epoch: self.epoch(id) })
     }
 
     pub(crate) fn update_user(
@@ -51,9 +46,7 @@ impl Tables {
             return Ok(UserUpdate::Missing);
         };
         if old.version != version {
-            return Ok(UserUpdate::Conflict {
-                current: old.version,
-            });
+            return Ok(UserUpdate::Conflict { current: old.version });
         }
         if let Edit::Set(email) = &change.email
             && self.is_taken(Some(email), id)
@@ -72,10 +65,7 @@ impl Tables {
             self.emails.insert(email.normalized().into(), id.clone());
         }
         self.users.insert(id.clone(), new.clone());
-        Ok(UserUpdate::Updated {
-            user: Box::new(new),
-            sessions: self.ids_of(id),
-        })
+        Ok(UserUpdate::Updated { user: Box::new(new), sessions: self.ids_of(id) })
     }
 
     pub(crate) fn delete_user(&mut self, id: &UserId, until: Timestamp) -> Option<Deleted> {

@@ -75,10 +75,9 @@ fn select(connection: &Connection, schema: &Schema, selection: &Selection) -> Re
             restamp(connection, schema, user, spared)?;
             Ok(found)
         }
-        Selection::Everyone { limit } => by(
-            "revoked_at IS NULL ORDER BY expires_at, id LIMIT ?1",
-            &[limit],
-        ),
+        Selection::Everyone { limit } => {
+            by("revoked_at IS NULL ORDER BY expires_at, id LIMIT ?1", &[limit])
+        }
         Selection::Ids(ids) => {
             let mut found = Vec::new();
             for id in ids {
@@ -145,26 +144,13 @@ pub(crate) fn sweep(
         connection.execute(&sql, [sweeping]).map_err(classify)
     };
     control(1)?;
-    let expired = remove(
-        connection,
-        schema,
-        ("expires_at", bounds.expired_before),
-        limit,
-    )?;
+    let expired = remove(connection, schema, ("expires_at", bounds.expired_before), limit)?;
     let left = limit.saturating_sub(u32::try_from(expired).unwrap_or(u32::MAX));
-    let revoked = remove(
-        connection,
-        schema,
-        ("revoked_at", bounds.revoked_before),
-        left,
-    )?;
+    let revoked = remove(connection, schema, ("revoked_at", bounds.revoked_before), left)?;
     control(0)?;
     log::purge_old(connection, schema)?;
     let removed = (expired + revoked) as u64;
-    Ok(Swept {
-        removed,
-        more: removed > 0 && removed == u64::from(limit),
-    })
+    Ok(Swept { removed, more: removed > 0 && removed == u64::from(limit) })
 }
 
 /// Removes the oldest sessions whose `column` lies at or before `until`.

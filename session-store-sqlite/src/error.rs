@@ -33,26 +33,21 @@ pub(crate) fn classify(source: rusqlite::Error) -> Error {
 fn kind_of(code: ErrorCode, text: Option<&str>) -> ErrorKind {
     match code {
         ErrorCode::ConstraintViolation => ErrorKind::Conflict,
-        ErrorCode::TooBig => ErrorKind::TooLarge {
-            what: "row",
-            limit: 1_000_000_000,
-        },
+        ErrorCode::TooBig => ErrorKind::TooLarge { what: "row", limit: 1_000_000_000 },
         ErrorCode::ReadOnly | ErrorCode::PermissionDenied => ErrorKind::Configuration {
             what: "the database file or its folder can't be written; check its permissions".into(),
         },
         ErrorCode::CannotOpen => ErrorKind::Configuration {
             what: "the database file can't be opened; check the path and its permissions".into(),
         },
-        ErrorCode::NotADatabase => ErrorKind::SchemaMismatch {
-            what: "the file is not an SQLite database".into(),
-        },
+        ErrorCode::NotADatabase => {
+            ErrorKind::SchemaMismatch { what: "the file is not an SQLite database".into() }
+        }
         ErrorCode::DatabaseCorrupt => ErrorKind::Corrupt,
         ErrorCode::Unknown | ErrorCode::SchemaChanged
             if text.is_some_and(|text| text.contains("no such")) =>
         {
-            ErrorKind::SchemaMismatch {
-                what: "a table or column is missing".into(),
-            }
+            ErrorKind::SchemaMismatch { what: "a table or column is missing".into() }
         }
         _ => ErrorKind::Unavailable,
     }

@@ -1,4 +1,3 @@
-#![cfg_attr(docsrs, feature(doc_cfg))]
 //! SQLite as the primary store of `session-store`: durable by default, fast by group commit, and
 //! with an invalidation log that SQL typed by hand writes to as well.
 //!
@@ -13,6 +12,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 mod config;
 mod store;
 mod thread;
@@ -26,5 +27,10 @@ mod log;
 mod row;
 mod error;
 
+#[cfg(feature = "conformance")]
+mod harness;
+
 pub use config::{Access, ExistingUsers, IdType, SqliteConfig, Users};
+#[cfg(feature = "conformance")]
+pub use harness::SqliteHarness;
 pub use store::SqliteStore;

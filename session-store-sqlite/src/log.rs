@@ -41,8 +41,7 @@ pub(crate) fn registrations(
     let rows: Vec<(String, bool, i64)> = connection
         .prepare_cached(&sql)
         .and_then(|mut list| {
-            list.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
-                .collect()
+            list.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?.collect()
         })
         .map_err(classify)?;
     rows.into_iter()
@@ -50,11 +49,7 @@ pub(crate) fn registrations(
             let length = Duration::from_millis(ttl.unsigned_abs()).max(Duration::from_millis(1));
             Ok(CacheRegistration {
                 name: CacheName::new(name)?,
-                scope: if is_shared {
-                    CacheScope::Shared
-                } else {
-                    CacheScope::Process
-                },
+                scope: if is_shared { CacheScope::Shared } else { CacheScope::Process },
                 ttl: Ttl::new(length).unwrap_or(Ttl::MIN),
             })
         })
@@ -79,11 +74,7 @@ pub(crate) fn drain(
         .and_then(|mut list| {
             list.query_map(params![cache.as_str(), most], |row| {
                 let user = row::user_id(row, 2)?;
-                let session = if user.is_some() {
-                    None
-                } else {
-                    Some(row::id(row, 1)?)
-                };
+                let session = if user.is_some() { None } else { Some(row::id(row, 1)?) };
                 Ok((row.get(0)?, session, user))
             })?
             .collect()
@@ -98,10 +89,7 @@ pub(crate) fn drain(
         if let Some(key) = user.and_then(|user| schema.key(&user)) {
             sessions.extend(ending::ids_of(connection, schema, &key)?);
         }
-        entries.push(LogEntry {
-            id: LogId(seq),
-            sessions,
-        });
+        entries.push(LogEntry { id: LogId(seq), sessions });
     }
     Ok(Drained { entries, more })
 }

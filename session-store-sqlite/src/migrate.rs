@@ -30,14 +30,10 @@ pub(crate) fn script(schema: &Schema) -> String {
 pub(crate) fn migrate(connection: &mut Connection, schema: &Schema) -> Result<()> {
     check_users(connection, schema)?;
     let behavior = TransactionBehavior::Immediate;
-    let transaction = connection
-        .transaction_with_behavior(behavior)
-        .map_err(classify)?;
+    let transaction = connection.transaction_with_behavior(behavior).map_err(classify)?;
     match version(&transaction, schema)? {
         Some(found) => check_version(found)?,
-        None => transaction
-            .execute_batch(&script(schema))
-            .map_err(classify)?,
+        None => transaction.execute_batch(&script(schema)).map_err(classify)?,
     }
     transaction.commit().map_err(classify)
 }
@@ -47,10 +43,9 @@ pub(crate) fn check(connection: &Connection, schema: &Schema) -> Result<()> {
     check_users(connection, schema)?;
     match version(connection, schema)? {
         Some(found) => check_version(found),
-        None => Err(Error::schema(
-            NAME,
-            "no schema in this database; open it with Access::Migrate",
-        )),
+        None => {
+            Err(Error::schema(NAME, "no schema in this database; open it with Access::Migrate"))
+        }
     }
 }
 
@@ -68,10 +63,7 @@ fn version(connection: &Connection, schema: &Schema) -> Result<Option<i64>> {
         return Ok(None);
     }
     let sql = schema.sql("SELECT version FROM {p}session_schema");
-    connection
-        .query_row(&sql, [], |row| row.get(0))
-        .optional()
-        .map_err(classify)
+    connection.query_row(&sql, [], |row| row.get(0)).optional().map_err(classify)
 }
 
 fn has_table(connection: &Connection, name: &str) -> Result<bool> {
@@ -92,11 +84,7 @@ fn check_users(connection: &Connection, schema: &Schema) -> Result<()> {
         let what = format!("the users table {:?} does not exist", users.table);
         return Err(Error::schema(NAME, what));
     }
-    let optional = [
-        &users.email_column,
-        &users.role_column,
-        &users.claims_column,
-    ];
+    let optional = [&users.email_column, &users.role_column, &users.claims_column];
     for column in optional.into_iter().flatten().chain([&users.id_column]) {
         let sql = "SELECT 1 FROM pragma_table_info(?1) WHERE name = ?2";
         let found = connection

@@ -18,10 +18,7 @@ pub(crate) fn find(
 ) -> Result<Option<Snapshot>> {
     connection
         .prepare_cached(&schema.find)
-        .and_then(|mut find| {
-            find.query_row([id.as_bytes().as_slice()], row::snapshot)
-                .optional()
-        })
+        .and_then(|mut find| find.query_row([id.as_bytes().as_slice()], row::snapshot).optional())
         .map_err(classify)
 }
 
@@ -34,8 +31,7 @@ pub(crate) fn epoch(
     let found = connection
         .prepare_cached(&sql)
         .and_then(|mut read| {
-            read.query_row([user.as_str()], |row| row::unsigned(row, 0))
-                .optional()
+            read.query_row([user.as_str()], |row| row::unsigned(row, 0)).optional()
         })
         .map_err(classify)?;
     Ok(CredentialEpoch(found.unwrap_or(0)))
@@ -43,9 +39,7 @@ pub(crate) fn epoch(
 
 /// The position that a cursor stands for; the beginning without one.
 pub(crate) fn position(page: &Page) -> (i64, Vec<u8>) {
-    page.after.as_ref().map_or((-1, Vec::new()), |after| {
-        (after.at.as_millis(), after.key.clone())
-    })
+    page.after.as_ref().map_or((-1, Vec::new()), |after| (after.at.as_millis(), after.key.clone()))
 }
 
 /// Cuts a list that was read one item too far.
@@ -83,8 +77,7 @@ pub(crate) fn list(
     let items = connection
         .prepare_cached(&sql)
         .and_then(|mut list| {
-            list.query_map(params![key, at, id, now, limit], row::session)?
-                .collect()
+            list.query_map(params![key, at, id, now, limit], row::session)?.collect()
         })
         .map_err(classify)?;
     Ok(cut(items, page, |last: &Session| Cursor {
@@ -99,11 +92,7 @@ pub(crate) fn census(
     now: Timestamp,
     user: Option<&Value>,
 ) -> Result<Census> {
-    let filter = if user.is_some() {
-        "WHERE user_id = ?2"
-    } else {
-        "WHERE ?2 IS NULL"
-    };
+    let filter = if user.is_some() { "WHERE user_id = ?2" } else { "WHERE ?2 IS NULL" };
     let active = "revoked_at IS NULL AND expires_at > ?1 \
                   AND (absolute_expires_at IS NULL OR absolute_expires_at > ?1)";
     let sql = schema.sql(&format!(

@@ -41,23 +41,16 @@ pub(crate) fn time(row: &Row<'_>, column: usize) -> Read<Timestamp> {
 }
 
 pub(crate) fn maybe_time(row: &Row<'_>, column: usize) -> Read<Option<Timestamp>> {
-    Ok(row
-        .get::<_, Option<i64>>(column)?
-        .map(Timestamp::from_millis))
+    Ok(row.get::<_, Option<i64>>(column)?.map(Timestamp::from_millis))
 }
 
 /// A number that is never negative. SQLite knows signed ones only.
 pub(crate) fn unsigned(row: &Row<'_>, column: usize) -> Read<u64> {
-    row.get::<_, i64>(column)?
-        .try_into()
-        .map_err(|_| corrupt(column))
+    row.get::<_, i64>(column)?.try_into().map_err(|_| corrupt(column))
 }
 
 fn bytes<const N: usize>(row: &Row<'_>, column: usize) -> Read<[u8; N]> {
-    let found = row
-        .get_ref(column)?
-        .as_blob()
-        .map_err(|_| corrupt(column))?;
+    let found = row.get_ref(column)?.as_blob().map_err(|_| corrupt(column))?;
     found.try_into().map_err(|_| corrupt(column))
 }
 
@@ -70,9 +63,7 @@ pub(crate) fn user_id(row: &Row<'_>, column: usize) -> Read<Option<UserId>> {
     let text = match row.get_ref(column)? {
         ValueRef::Null => return Ok(None),
         ValueRef::Integer(number) => number.to_string(),
-        ValueRef::Text(text) => std::str::from_utf8(text)
-            .map_err(|_| corrupt(column))?
-            .to_owned(),
+        ValueRef::Text(text) => std::str::from_utf8(text).map_err(|_| corrupt(column))?.to_owned(),
         ValueRef::Real(_) | ValueRef::Blob(_) => return Err(corrupt(column)),
     };
     checked(column, UserId::new(text)).map(Some)
@@ -81,9 +72,7 @@ pub(crate) fn user_id(row: &Row<'_>, column: usize) -> Read<Option<UserId>> {
 pub(crate) fn session(row: &Row<'_>) -> Read<Session> {
     let amr: String = row.get(17)?;
     let idle = Duration::from_millis(row.get::<_, i64>(10)?.unsigned_abs());
-    let ip = row
-        .get::<_, Option<String>>(12)?
-        .map(|text| text.parse().map_err(|_| corrupt(12)));
+    let ip = row.get::<_, Option<String>>(12)?.map(|text| text.parse().map_err(|_| corrupt(12)));
     let previous = match row.get_ref(3)? {
         ValueRef::Null => None,
         _ => Some(Previous {
@@ -96,10 +85,7 @@ pub(crate) fn session(row: &Row<'_>) -> Read<Session> {
         Some(at) => {
             let name: Option<String> = row.get(23)?;
             // A row revoked by hand may have no reason, or one of its own.
-            let reason = name
-                .as_deref()
-                .and_then(Reason::parse)
-                .unwrap_or(Reason::Admin);
+            let reason = name.as_deref().and_then(Reason::parse).unwrap_or(Reason::Admin);
             Some(Revocation { at, reason })
         }
     };
@@ -115,11 +101,7 @@ pub(crate) fn session(row: &Row<'_>) -> Read<Session> {
         absolute_expires_at: maybe_time(row, 9)?,
         idle_timeout: Ttl::new(idle).ok_or_else(|| corrupt(10))?,
         rotated_at: time(row, 11)?,
-        metadata: Metadata {
-            ip: ip.transpose()?,
-            user_agent: row.get(13)?,
-            device: row.get(14)?,
-        },
+        metadata: Metadata { ip: ip.transpose()?, user_agent: row.get(13)?, device: row.get(14)? },
         remember: row.get(15)?,
         aal: row.get(16)?,
         amr: serde_json::from_str(&amr).map_err(|_| corrupt(17))?,
@@ -178,10 +160,8 @@ pub(crate) fn execute(
     let millis = |time: Option<Timestamp>| time.map(Timestamp::as_millis);
     let amr = serde_json::to_string(&session.amr).unwrap_or_else(|_| "[]".to_owned());
     let idle = i64::try_from(session.idle_timeout.as_millis()).unwrap_or(i64::MAX);
-    let previous: Option<&[u8]> = session
-        .previous
-        .as_ref()
-        .map(|old| old.hash.as_bytes().as_slice());
+    let previous: Option<&[u8]> =
+        session.previous.as_ref().map(|old| old.hash.as_bytes().as_slice());
     let key: &dyn ToSql = &user_key;
     statement.execute(named_params! {
         ":id": session.id.as_bytes().as_slice(),

@@ -34,11 +34,7 @@ impl Schema {
             check_prefix(&prefix)?;
         }
         let email = |column: String| {
-            if config.project_email {
-                column
-            } else {
-                "NULL".to_owned()
-            }
+            if config.project_email { column } else { "NULL".to_owned() }
         };
         let mut schema = match &config.users {
             Users::Owned => Self {
@@ -105,15 +101,9 @@ impl Schema {
 
     /// Puts the names into a statement: `{p}` the prefix, `{users}`, `{id}`, `{projection}`.
     pub(crate) fn sql(&self, template: &str) -> String {
-        let projection = format!(
-            "{}, {}, {}, {}",
-            self.role, self.is_verified, self.claims, self.email
-        );
-        let id_type = if self.id_type == IdType::Integer {
-            "INTEGER"
-        } else {
-            "TEXT"
-        };
+        let projection =
+            format!("{}, {}, {}, {}", self.role, self.is_verified, self.claims, self.email);
+        let id_type = if self.id_type == IdType::Integer { "INTEGER" } else { "TEXT" };
         template
             .replace("{projection}", &projection)
             .replace("{projected}", &self.projected)

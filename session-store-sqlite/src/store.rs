@@ -57,10 +57,7 @@ impl SqliteStore {
             }
         };
         let threads = Arc::new(Threads::start(config, writer)?);
-        Ok(Self {
-            threads,
-            schema: Arc::new(schema),
-        })
+        Ok(Self { threads, schema: Arc::new(schema) })
     }
 
     /// The statements of the schema, for people who own their migrations.
@@ -78,11 +75,7 @@ impl PrimaryStore for SqliteStore {
             precision: Duration::from_millis(1),
             cascade: Cascade::Native,
             list_lag: Duration::ZERO,
-            log: if is_complete {
-                LogPromise::Complete
-            } else {
-                LogPromise::OwnWrites
-            },
+            log: if is_complete { LogPromise::Complete } else { LogPromise::OwnWrites },
             max_data_bytes: MAX_DATA_BYTES,
             durable: true,
         }
@@ -90,23 +83,17 @@ impl PrimaryStore for SqliteStore {
 
     async fn insert_user(&self, user: &User, now: Timestamp) -> Result<()> {
         let (schema, user) = (Arc::clone(&self.schema), user.clone());
-        self.threads
-            .write(move |on| users::insert(on, &schema, &user, now))
-            .await
+        self.threads.write(move |on| users::insert(on, &schema, &user, now)).await
     }
 
     async fn find_user(&self, id: &UserId) -> Result<Option<Account>> {
         let (schema, id) = (Arc::clone(&self.schema), id.clone());
-        self.threads
-            .read(move |on| users::find(on, &schema, &id))
-            .await
+        self.threads.read(move |on| users::find(on, &schema, &id)).await
     }
 
     async fn find_user_by_email(&self, normalized: &str) -> Result<Option<Account>> {
         let (schema, email) = (Arc::clone(&self.schema), normalized.to_owned());
-        self.threads
-            .read(move |on| users::find_by_email(on, &schema, &email))
-            .await
+        self.threads.read(move |on| users::find_by_email(on, &schema, &email)).await
     }
 
     async fn update_user(
@@ -116,9 +103,7 @@ impl PrimaryStore for SqliteStore {
         change: &UserChange,
     ) -> Result<UserUpdate> {
         let (schema, id, change) = (Arc::clone(&self.schema), id.clone(), change.clone());
-        self.threads
-            .write(move |on| users::update(on, &schema, (&id, version), &change))
-            .await
+        self.threads.write(move |on| users::update(on, &schema, (&id, version), &change)).await
     }
 
     async fn delete_user(
@@ -127,16 +112,12 @@ impl PrimaryStore for SqliteStore {
         quarantine_until: Timestamp,
     ) -> Result<Option<Deleted>> {
         let (schema, id) = (Arc::clone(&self.schema), id.clone());
-        self.threads
-            .write(move |on| users::delete(on, &schema, &id, quarantine_until))
-            .await
+        self.threads.write(move |on| users::delete(on, &schema, &id, quarantine_until)).await
     }
 
     async fn list_users(&self, page: &Page) -> Result<Listing<User>> {
         let (schema, page) = (Arc::clone(&self.schema), page.clone());
-        self.threads
-            .read(move |on| users::list(on, &schema, &page))
-            .await
+        self.threads.read(move |on| users::list(on, &schema, &page)).await
     }
 
     async fn count_users(&self) -> Result<u64> {
@@ -146,28 +127,19 @@ impl PrimaryStore for SqliteStore {
 
     async fn insert(&self, new: &NewSession, now: Timestamp) -> Result<Inserted> {
         let (schema, new) = (Arc::clone(&self.schema), new.clone());
-        self.threads
-            .write(move |on| write::insert(on, &schema, &new, now))
-            .await
+        self.threads.write(move |on| write::insert(on, &schema, &new, now)).await
     }
 
     async fn find(&self, id: &SessionId) -> Result<Found> {
-        let inline = self
-            .threads
-            .read_inline(|on| read::find(on, &self.schema, id));
+        let inline = self.threads.read_inline(|on| read::find(on, &self.schema, id));
         let snapshot = if let Some(found) = inline {
             found?
         } else {
             let (schema, id) = (Arc::clone(&self.schema), *id);
-            self.threads
-                .read(move |on| read::find(on, &schema, &id))
-                .await?
+            self.threads.read(move |on| read::find(on, &schema, &id)).await?
         };
         // The host's clock is the only one there is.
-        Ok(Found {
-            snapshot,
-            server_time: None,
-        })
+        Ok(Found { snapshot, server_time: None })
     }
 
     async fn update(
@@ -178,9 +150,7 @@ impl PrimaryStore for SqliteStore {
         now: Timestamp,
     ) -> Result<Update> {
         let (schema, id, change) = (Arc::clone(&self.schema), *id, change.clone());
-        self.threads
-            .write(move |on| write::update(on, &schema, (&id, version), &change, now))
-            .await
+        self.threads.write(move |on| write::update(on, &schema, (&id, version), &change, now)).await
     }
 
     async fn touch(&self, touches: &[Touch]) -> Result<Vec<Touched>> {
@@ -188,9 +158,7 @@ impl PrimaryStore for SqliteStore {
             return Ok(Vec::new());
         }
         let (schema, touches) = (Arc::clone(&self.schema), touches.to_vec());
-        self.threads
-            .write(move |on| write::touch(on, &schema, &touches))
-            .await
+        self.threads.write(move |on| write::touch(on, &schema, &touches)).await
     }
 
     async fn revoke(
@@ -200,29 +168,20 @@ impl PrimaryStore for SqliteStore {
         now: Timestamp,
     ) -> Result<RevokedSessions> {
         let (schema, selection) = (Arc::clone(&self.schema), selection.clone());
-        self.threads
-            .write(move |on| ending::revoke(on, &schema, &selection, reason, now))
-            .await
+        self.threads.write(move |on| ending::revoke(on, &schema, &selection, reason, now)).await
     }
 
     async fn list(&self, user: &UserId, which: Which, page: &Page) -> Result<Listing<Session>> {
         let Some(key) = self.schema.key(user) else {
-            return Ok(Listing {
-                items: Vec::new(),
-                next: None,
-            });
+            return Ok(Listing { items: Vec::new(), next: None });
         };
         let (schema, page) = (Arc::clone(&self.schema), page.clone());
-        self.threads
-            .read(move |on| read::list(on, &schema, &key, which, &page))
-            .await
+        self.threads.read(move |on| read::list(on, &schema, &key, which, &page)).await
     }
 
     async fn sweep(&self, bounds: &SweepBounds, limit: u32) -> Result<Swept> {
         let (schema, bounds) = (Arc::clone(&self.schema), *bounds);
-        self.threads
-            .write(move |on| ending::sweep(on, &schema, &bounds, limit))
-            .await
+        self.threads.write(move |on| ending::sweep(on, &schema, &bounds, limit)).await
     }
 
     async fn census(&self, now: Timestamp, user: Option<&UserId>) -> Result<Census> {
@@ -231,18 +190,14 @@ impl PrimaryStore for SqliteStore {
             other => other.flatten(),
         };
         let schema = Arc::clone(&self.schema);
-        self.threads
-            .read(move |on| read::census(on, &schema, now, key.as_ref()))
-            .await
+        self.threads.read(move |on| read::census(on, &schema, now, key.as_ref())).await
     }
 
     async fn register(&self, cache: &CacheRegistration) -> Result<Vec<CacheRegistration>> {
         let (schema, cache) = (Arc::clone(&self.schema), cache.clone());
         let known = {
             let schema = Arc::clone(&schema);
-            self.threads
-                .read(move |on| log::registrations(on, &schema))
-                .await?
+            self.threads.read(move |on| log::registrations(on, &schema)).await?
         };
         // Every revocation asks, and nothing has changed almost always: a read is enough then.
         let is_known = known
@@ -261,16 +216,12 @@ impl PrimaryStore for SqliteStore {
 
     async fn drain(&self, cache: &CacheName, limit: u32) -> Result<Drained> {
         let (schema, cache) = (Arc::clone(&self.schema), cache.clone());
-        self.threads
-            .read(move |on| log::drain(on, &schema, &cache, limit))
-            .await
+        self.threads.read(move |on| log::drain(on, &schema, &cache, limit)).await
     }
 
     async fn acknowledge(&self, cache: &CacheName, entries: &[LogId]) -> Result<()> {
         let (schema, cache) = (Arc::clone(&self.schema), cache.clone());
         let entries = entries.to_vec();
-        self.threads
-            .write(move |on| log::acknowledge(on, &schema, &cache, &entries))
-            .await
+        self.threads.write(move |on| log::acknowledge(on, &schema, &cache, &entries)).await
     }
 }

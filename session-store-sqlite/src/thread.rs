@@ -56,11 +56,7 @@ impl Threads {
                 Some(writer)
             }
         };
-        Ok(Self {
-            writer,
-            readers,
-            inline: Mutex::new(open_reader(config)?),
-        })
+        Ok(Self { writer, readers, inline: Mutex::new(open_reader(config)?) })
     }
 
     /// Runs `work` in the next write transaction.
@@ -110,16 +106,12 @@ async fn send<T: Send + 'static>(
         (failed, answer)
     });
     queue.send(job).map_err(|_| gone())?;
-    result
-        .await
-        .unwrap_or_else(|_| Err(error(ErrorKind::Timeout)))
+    result.await.unwrap_or_else(|_| Err(error(ErrorKind::Timeout)))
 }
 
 fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<()> {
     let thread = thread::Builder::new().name(name.to_owned()).spawn(work);
-    thread
-        .map(drop)
-        .map_err(|source| error(ErrorKind::Unavailable).caused_by(source))
+    thread.map(drop).map_err(|source| error(ErrorKind::Unavailable).caused_by(source))
 }
 
 fn take(queue: &Receiver<Job>, most: usize) -> Option<Vec<Job>> {
@@ -130,10 +122,7 @@ fn take(queue: &Receiver<Job>, most: usize) -> Option<Vec<Job>> {
 
 fn write_loop(connection: &Connection, queue: &Receiver<Job>) {
     while let Some(jobs) = take(queue, BATCH) {
-        if let Err(error) = connection
-            .execute_batch("BEGIN IMMEDIATE")
-            .map_err(classify)
-        {
+        if let Err(error) = connection.execute_batch("BEGIN IMMEDIATE").map_err(classify) {
             for job in jobs {
                 let (_, answer) = job(Err(error.clone()));
                 answer(None);
@@ -141,15 +130,11 @@ fn write_loop(connection: &Connection, queue: &Receiver<Job>) {
             continue;
         }
         let answers: Vec<_> = jobs.into_iter().map(|job| save(connection, job)).collect();
-        let commit = connection
-            .execute_batch("COMMIT")
-            .map_err(classify)
-            .err()
-            .map(|cause| {
-                // Nobody knows whether it reached the disk, and nothing of it may stay open.
-                let _ = connection.execute_batch("ROLLBACK");
-                error(ErrorKind::Timeout).caused_by(cause)
-            });
+        let commit = connection.execute_batch("COMMIT").map_err(classify).err().map(|cause| {
+            // Nobody knows whether it reached the disk, and nothing of it may stay open.
+            let _ = connection.execute_batch("ROLLBACK");
+            error(ErrorKind::Timeout).caused_by(cause)
+        });
         for answer in answers {
             answer(commit.clone());
         }
@@ -158,18 +143,11 @@ fn write_loop(connection: &Connection, queue: &Receiver<Job>) {
 
 /// Runs one operation so that its failure undoes nothing but itself.
 fn save(connection: &Connection, job: Job) -> Answer {
-    if let Err(error) = connection
-        .execute_batch("SAVEPOINT operation")
-        .map_err(classify)
-    {
+    if let Err(error) = connection.execute_batch("SAVEPOINT operation").map_err(classify) {
         return job(Err(error)).1;
     }
     let (failed, answer) = job(Ok(connection));
-    let end = if failed {
-        "ROLLBACK TO operation; RELEASE operation"
-    } else {
-        "RELEASE operation"
-    };
+    let end = if failed { "ROLLBACK TO operation; RELEASE operation" } else { "RELEASE operation" };
     match connection.execute_batch(end).map_err(classify) {
         Ok(()) => answer,
         Err(error) => Box::new(move |commit| answer(commit.or(Some(error)))),
@@ -200,9 +178,7 @@ pub(crate) fn open_writer(config: &SqliteConfig) -> Result<Connection> {
     }
     let connection = open(&config.path, flags, config.busy_timeout)?;
     // The mode is a property of the file; another process may be setting it just now.
-    connection
-        .query_row("PRAGMA journal_mode = WAL", [], |_| Ok(()))
-        .map_err(classify)?;
+    connection.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(())).map_err(classify)?;
     connection
         .execute_batch("PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;")
         .map_err(classify)?;

@@ -34,10 +34,7 @@ pub(crate) fn bump(
          deleted_until = nullif(max(coalesce(deleted_until, 0), coalesce(?2, 0)), 0)",
     );
     let until = deleted_until.map(Timestamp::as_millis);
-    connection
-        .execute(&sql, params![user.as_str(), until])
-        .map_err(classify)
-        .map(drop)
+    connection.execute(&sql, params![user.as_str(), until]).map_err(classify).map(drop)
 }
 
 pub(crate) fn insert(
@@ -93,11 +90,7 @@ fn find_where(
     } else {
         format!("SELECT u.{{id}}, {{projection}} FROM {{users}} u WHERE {condition}")
     };
-    let read = if schema.owns_users {
-        row::user
-    } else {
-        projected
-    };
+    let read = if schema.owns_users { row::user } else { projected };
     connection
         .prepare_cached(&schema.sql(&sql))
         .and_then(|mut find| find.query_row([value], read).optional())
@@ -111,9 +104,7 @@ fn projected(row: &Row<'_>) -> rusqlite::Result<User> {
     let mut user = User::new(id, Timestamp::EPOCH);
     user.role = Role::new(row.get::<_, String>(1)?).map_err(|_| bad(1))?;
     user.claims = Json::trusted(row.get::<_, String>(3)?);
-    user.email = row
-        .get::<_, Option<String>>(4)?
-        .and_then(|text| Email::parse(text).ok());
+    user.email = row.get::<_, Option<String>>(4)?.and_then(|text| Email::parse(text).ok());
     Ok(user)
 }
 
@@ -155,10 +146,7 @@ fn account(
 ) -> Result<Option<Account>> {
     let Some(user) = user else { return Ok(None) };
     let credential_epoch = read::epoch(connection, schema, &user.id)?;
-    Ok(Some(Account {
-        user,
-        credential_epoch,
-    }))
+    Ok(Some(Account { user, credential_epoch }))
 }
 
 pub(crate) fn update(
@@ -173,9 +161,7 @@ pub(crate) fn update(
         return Ok(UserUpdate::Missing);
     };
     if old.version != version {
-        return Ok(UserUpdate::Conflict {
-            current: old.version,
-        });
+        return Ok(UserUpdate::Conflict { current: old.version });
     }
     let user = change.apply(&old);
     if change.changes_credentials() {
@@ -197,10 +183,7 @@ pub(crate) fn update(
     ];
     connection.execute(&sql, bound).map_err(classify)?;
     let sessions = ending::ids_of(connection, schema, &key)?;
-    Ok(UserUpdate::Updated {
-        user: Box::new(user),
-        sessions,
-    })
+    Ok(UserUpdate::Updated { user: Box::new(user), sessions })
 }
 
 pub(crate) fn delete(
@@ -236,10 +219,7 @@ pub(crate) fn list(connection: &Connection, schema: &Schema, page: &Page) -> Res
     let limit = i64::from(page.limit.get()) + 1;
     let items = connection
         .prepare_cached(&sql)
-        .and_then(|mut list| {
-            list.query_map(params![at, key, limit], row::user)?
-                .collect()
-        })
+        .and_then(|mut list| list.query_map(params![at, key, limit], row::user)?.collect())
         .map_err(classify)?;
     Ok(read::cut(items, page, |last: &User| Cursor {
         at: last.created_at,
@@ -249,7 +229,5 @@ pub(crate) fn list(connection: &Connection, schema: &Schema, page: &Page) -> Res
 
 pub(crate) fn count(connection: &Connection, schema: &Schema) -> Result<u64> {
     let sql = schema.sql("SELECT count(*) FROM {users}");
-    connection
-        .query_row(&sql, [], |row| row::unsigned(row, 0))
-        .map_err(classify)
+    connection.query_row(&sql, [], |row| row::unsigned(row, 0)).map_err(classify)
 }

@@ -41,7 +41,7 @@ pub(crate) fn insert(
 ) -> Result<Inserted> {
     let session = &new.session;
     check_size(Some(&session.data))?;
-    if session.cap(session.expires_at) <= now {
+    if session.has_ended(now) {
         return Err(error(ErrorKind::InvalidExpiry));
     }
     if exists(connection, schema, &session.id)? {
@@ -50,11 +50,7 @@ pub(crate) fn insert(
     let (key, evicted) = match &session.user_id {
         None => (None, SessionIds::new()),
         Some(user) => {
-            let owner = Owner {
-                user,
-                epoch: session.credential_epoch,
-                limit: new.limit,
-            };
+            let owner = Owner { user, epoch: session.credential_epoch, limit: new.limit };
             let (key, evicted) = log_in(connection, schema, &owner, &session.id, now)?;
             (Some(key), evicted)
         }
@@ -85,27 +81,17 @@ pub(crate) fn update(
         return Ok(Update::Missing);
     }
     if session.version != version {
-        return Ok(Update::Conflict {
-            current: session.version,
-        });
+        return Ok(Update::Conflict { current: session.version });
     }
     let evicted = match &change.promotion {
         None => SessionIds::new(),
-        Some(promotion) => promote(
-            connection,
-            schema,
-            (id, session.user_id.as_ref()),
-            promotion,
-            now,
-        )?,
+        Some(promotion) => {
+            promote(connection, schema, (id, session.user_id.as_ref()), promotion, now)?
+        }
     };
     change.apply(session);
     session.version += 1;
-    let key = session
-        .user_id
-        .as_ref()
-        .map(|user| schema.known_key(user))
-        .transpose()?;
+    let key = session.user_id.as_ref().map(|user| schema.known_key(user)).transpose()?;
     connection
         .prepare_cached(&schema.sql(UPDATE))
         .and_then(|mut update| row::execute(&mut update, session, key.as_ref()))
@@ -125,16 +111,9 @@ fn promote(
 ) -> Result<SessionIds> {
     let user = &promotion.user_id;
     if owner.is_some_and(|owner| owner != user) {
-        return Err(Error::invalid(
-            NAME,
-            "promotion of a session that has another user",
-        ));
+        return Err(Error::invalid(NAME, "promotion of a session that has another user"));
     }
-    let owner = Owner {
-        user,
-        epoch: promotion.credential_epoch,
-        limit: promotion.limit,
-    };
+    let owner = Owner { user, epoch: promotion.credential_epoch, limit: promotion.limit };
     log_in(connection, schema, &owner, id, now).map(|(_, evicted)| evicted)
 }
 
@@ -153,15 +132,9 @@ pub(crate) fn touch(
     let one = |touch: &Touch| {
         let id = touch.id.as_bytes().as_slice();
         let bound = params![id, touch.seen_at.as_millis(), touch.expires_at.as_millis()];
-        let moved = update
-            .query_row(bound, |row| row::time(row, 0))
-            .optional()
-            .map_err(classify)?;
-        Ok(
-            moved.map_or(Touched::Missing, |expires_at| Touched::Active {
-                expires_at,
-            }),
-        )
+        let moved =
+            update.query_row(bound, |row| row::time(row, 0)).optional().map_err(classify)?;
+        Ok(moved.map_or(Touched::Missing, |expires_at| Touched::Active { expires_at }))
     };
     touches.iter().map(one).collect()
 }
@@ -249,10 +222,7 @@ fn exists(connection: &Connection, schema: &Schema, id: &SessionId) -> Result<bo
     let sql = schema.sql("SELECT 1 FROM {p}sessions WHERE id = ?1");
     connection
         .prepare_cached(&sql)
-        .and_then(|mut read| {
-            read.query_row([id.as_bytes().as_slice()], |_| Ok(()))
-                .optional()
-        })
+        .and_then(|mut read| read.query_row([id.as_bytes().as_slice()], |_| Ok(())).optional())
         .map_err(classify)
         .map(|found| found.is_some())
 }
@@ -260,10 +230,7 @@ fn exists(connection: &Connection, schema: &Schema, id: &SessionId) -> Result<bo
 fn check_size(data: Option<&Json>) -> Result<()> {
     if data.is_some_and(|data| data.as_str().len() > MAX_DATA_BYTES) {
         let limit = MAX_DATA_BYTES;
-        return Err(error(ErrorKind::TooLarge {
-            what: "session data",
-            limit,
-        }));
+        return Err(error(ErrorKind::TooLarge { what: "session data", limit }));
     }
     Ok(())
 }

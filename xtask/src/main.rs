@@ -1,2 +1,76 @@
-//! Developer commands of this repository.
-fn main() {}
+//! Developer commands of this repository, run as `cargo xtask COMMAND`.
+//!
+//! Exit status 0 means that everything asked for held; 1 means that it did not, and the last line says why.
+
+mod ci;
+mod cli;
+mod command;
+mod conformance;
+mod generated;
+mod members;
+mod test;
+mod tidy;
+mod violation;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use crate::cli::{Failure, Verdict, complain, say};
+
+const USAGE: &str = "\
+usage: cargo xtask COMMAND
+
+  tidy         the rules of STYLE.md that no compiler knows, and the generated parts
+  test         every test of the workspace; the last line is `N passed, M failed`
+  lint         fmt, clippy, clippy per feature, doc, wasm32, deny, tidy
+  ci           lint, then test: what a merge needs
+  conformance  every adapter against the suite; writes the ledgers and the matrix of README.md";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match run(&arguments) {
+        Ok(Verdict::Held) => ExitCode::SUCCESS,
+        Ok(Verdict::Broken) => ExitCode::FAILURE,
+        Err(failure) => {
+            complain(&format!("xtask: {failure}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &[String]) -> Result<Verdict, Failure> {
+    let root = root()?;
+    match arguments.split_first() {
+        Some((command, rest)) if command == "conformance" => conformance::run(&root, rest),
+        Some((command, [])) => match command.as_str() {
+            "tidy" => tidy::run(&root),
+            "test" => test::run(&root),
+            "lint" => ci::lint(&root),
+            "ci" => ci::run(&root),
+            "help" | "--help" | "-h" => {
+                say(USAGE);
+                Ok(Verdict::Held)
+            }
+            _ => Err(unknown(command)),
+        },
+        Some((command, rest)) => {
+            Err(Failure::new(format!("`{command}` takes no arguments, got `{}`", rest.join(" "))))
+        }
+        None => Err(Failure::new(format!("no command\n{USAGE}"))),
+    }
+}
+
+fn unknown(command: &str) -> Failure {
+    Failure::new(format!("no command is called `{command}`; see `cargo xtask help`"))
+}
+
+/// The folder of the workspace: cargo names the folder of this package when it runs it.
+fn root() -> Result<PathBuf, Failure> {
+    let package = std::env::var_os("CARGO_MANIFEST_DIR")
+        .map(PathBuf::from)
+        .ok_or_else(|| Failure::new("run it as `cargo xtask`"))?;
+    package
+        .parent()
+        .map(PathBuf::from)
+        .ok_or_else(|| Failure::new("the package xtask lies in no workspace"))
+}

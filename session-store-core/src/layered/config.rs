@@ -99,23 +99,14 @@ impl LayeredConfig {
     /// Refuses what can't work.
     pub(super) fn check(&self) -> Result<()> {
         if self.key_prefix.len() > 128 || self.key_prefix.contains('\0') {
-            return Err(Error::configuration(
-                "core",
-                "key_prefix: at most 128 bytes without NUL",
-            ));
+            return Err(Error::configuration("core", "key_prefix: at most 128 bytes without NUL"));
         }
         let counts = [self.max_reads, self.max_fills, self.max_confirms];
         if counts.contains(&0) || self.confirms_per_second == 0 {
-            return Err(Error::configuration(
-                "core",
-                "bulkheads of the layered store: at least 1",
-            ));
+            return Err(Error::configuration("core", "bulkheads of the layered store: at least 1"));
         }
         if self.cache_deadline.is_zero() {
-            return Err(Error::configuration(
-                "core",
-                "cache_deadline: more than zero",
-            ));
+            return Err(Error::configuration("core", "cache_deadline: more than zero"));
         }
         Ok(())
     }

@@ -32,10 +32,7 @@ impl Limiter {
     const WINDOWS: usize = 4096;
 
     pub(super) fn new(per_second: u32) -> Self {
-        Self {
-            per_second,
-            windows: Mutex::default(),
-        }
+        Self { per_second, windows: Mutex::default() }
     }
 
     fn admit(&self, id: &SessionId, now: Duration) -> bool {
@@ -68,27 +65,14 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
         inner.leases.shield.counters.confirms.add();
         let wait = inner.config.read_wait;
         let turn = async { Ok(inner.confirms.acquire().await) };
-        let _permit = within(&inner.host, wait, turn)
-            .await
-            .map_err(|_| self.refused())?;
-        let key = FlightKey {
-            key: asked.key.clone(),
-            seen: Some(seen),
-        };
+        let _permit = within(&inner.host, wait, turn).await.map_err(|_| self.refused())?;
+        let key = FlightKey { key: asked.key.clone(), seen: Some(seen) };
         self.read_since(asked, &key, duty).await
     }
 
     /// Reads past the cache, which could not be asked.
     pub(super) async fn read_blind(&self, asked: &Asked<'_>) -> Result<(Loaded, Source)> {
-        self.read_since(
-            asked,
-            &FlightKey {
-                key: asked.key.clone(),
-                seen: None,
-            },
-            None,
-        )
-        .await
+        self.read_since(asked, &FlightKey { key: asked.key.clone(), seen: None }, None).await
     }
 
     /// A read that began after the request arrived; a joined one from before may say "yes" if the

@@ -15,11 +15,7 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
     /// # Contract
     /// - From then on every handle on the database knows the bound of this cache \[X8-G-04\].
     pub async fn register(&self) -> Result<()> {
-        self.inner
-            .primary
-            .register(&self.registration())
-            .await
-            .map(drop)
+        self.inner.primary.register(&self.registration()).await.map(drop)
     }
 
     /// Removes from the cache what the log names, and acknowledges exactly the entries whose
@@ -49,10 +45,7 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
                 near.purge(&keys);
             }
             let entries: Vec<_> = drained.entries.iter().map(|entry| entry.id).collect();
-            inner
-                .primary
-                .acknowledge(&registration.name, &entries)
-                .await?;
+            inner.primary.acknowledge(&registration.name, &entries).await?;
             count += entries.len() as u64;
             if !drained.more {
                 return Ok(count);
@@ -68,11 +61,7 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
         let bound = Ttl::new(inner.failure_bound());
         CacheRegistration {
             name: inner.config.cache_name.clone(),
-            scope: if is_shared {
-                CacheScope::Shared
-            } else {
-                CacheScope::Process
-            },
+            scope: if is_shared { CacheScope::Shared } else { CacheScope::Process },
             ttl: bound.unwrap_or(inner.cache_ttl),
         }
     }

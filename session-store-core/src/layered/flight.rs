@@ -98,10 +98,7 @@ pub(crate) type Boarded<V> = (Arc<Flight<V>>, Option<Pilot<V>>);
 
 impl<V: Clone> Flights<V> {
     pub(crate) fn new() -> Arc<Self> {
-        Arc::new(Self {
-            open: Mutex::new(HashMap::new()),
-            order: AtomicU64::new(0),
-        })
+        Arc::new(Self { open: Mutex::new(HashMap::new()), order: AtomicU64::new(0) })
     }
 
     /// The present moment.
@@ -118,18 +115,9 @@ impl<V: Clone> Flights<V> {
         }
         let (land, landed) = oneshot::channel();
         let (leave, gone) = oneshot::channel();
-        let flight = Arc::new(Flight {
-            begun: self.ticket(),
-            landed: landed.shared(),
-            gone: gone.shared(),
-        });
-        open.insert(
-            key.clone(),
-            Open {
-                flight: Arc::clone(&flight),
-                duty,
-            },
-        );
+        let flight =
+            Arc::new(Flight { begun: self.ticket(), landed: landed.shared(), gone: gone.shared() });
+        open.insert(key.clone(), Open { flight: Arc::clone(&flight), duty });
         let pilot = Pilot {
             flights: Arc::clone(self),
             key: key.clone(),

@@ -106,9 +106,7 @@ where
     pub(crate) fn take_off(&self, pilot: Pilot<Fetched<V>>, read: Read<V>) {
         let shield = Arc::clone(&self.shield);
         let fills = Arc::clone(&self.fills);
-        self.host
-            .runtime
-            .spawn(Box::pin(pilot_task(shield, fills, pilot, read)));
+        self.host.runtime.spawn(Box::pin(pilot_task(shield, fills, pilot, read)));
     }
 }
 

@@ -48,7 +48,7 @@ use near::Near;
 ///
 /// # Contract
 /// - After a revocation returned [`Visibility::Immediate`], no lookup on any node that begins later
-///   finds the session \[K6-R01 K6-R02 K6-R03\].
+///   finds the session \[K6-R01 K6-R02 K6-R03 K6-R05 K6-F01\].
 /// - After a revocation returned [`Visibility::Within`], none does once that time has passed
 ///   \[K6-R10\].
 /// - After an update returned, no lookup that begins later finds an older version \[K6-U01\].
@@ -56,6 +56,12 @@ use near::Near;
 ///   one statement and a swap, the swap off the response path \[L-01 L-02\].
 /// - Any number of concurrent misses of one session in one process cost one primary read
 ///   \[L-40 K6-F03\].
+/// - Another node reads once for itself, and a read that fails leaves nobody waiting
+///   \[K6-F04 K6-F05\].
+/// - Eviction, a restart of the cache, an expired lease or a late removal at any moment cost a read
+///   and nothing else \[K6-R12 K6-R15 K6-R19\].
+/// - An entry never outlives its session \[L-05\].
+/// - Unknown ids cost one read per window, and push no live session out \[L-46\].
 /// - Trouble with the cache never fails a lookup \[L-10 L-11\].
 /// - Trouble with the primary is an error and never the answer "there is no such session" \[L-15\].
 #[derive(Debug)]
@@ -65,9 +71,7 @@ pub struct Layered<P, S> {
 
 impl<P, S> Clone for Layered<P, S> {
     fn clone(&self) -> Self {
-        Self {
-            inner: Arc::clone(&self.inner),
-        }
+        Self { inner: Arc::clone(&self.inner) }
     }
 }
 
@@ -98,9 +102,7 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
             Topology::ManyProcesses if local => 5,
             _ => 300,
         };
-        let cache_ttl = config
-            .cache_ttl
-            .unwrap_or(Ttl::from_secs_const(default_ttl));
+        let cache_ttl = config.cache_ttl.unwrap_or(Ttl::from_secs_const(default_ttl));
         let times = ShieldTimes {
             deadline: config.cache_deadline,
             pause: config.breaker_pause,
@@ -123,9 +125,7 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
                         processes, or behind a near cache; see Layered::guarantee";
             return Err(Error::configuration("core", what));
         }
-        Ok(Self {
-            inner: Arc::new(inner),
-        })
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     /// The store of the truth, for what needs no cache: users, lists, sweeps, counts.
@@ -178,9 +178,7 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
             // The caller may have gone away; the work was done for the others.
             let _ = done.send(work.await);
         }));
-        outcome
-            .await
-            .unwrap_or_else(|_| Err(Error::new(ErrorKind::Timeout, "core")))
+        outcome.await.unwrap_or_else(|_| Err(Error::new(ErrorKind::Timeout, "core")))
     }
 }
 
@@ -209,10 +207,7 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Inner<P, S> {
     /// How long after a commit an old entry may be served when nobody can be told: a lease that was
     /// taken before may still be filled, and the entry then lives its whole life.
     fn failure_bound(&self) -> Duration {
-        let near = self
-            .config
-            .near_ttl
-            .map_or(Duration::ZERO, Ttl::as_duration);
+        let near = self.config.near_ttl.map_or(Duration::ZERO, Ttl::as_duration);
         let entry = self.cache_ttl.as_duration();
         if self.leases.shield.is_linearizable() {
             self.config.lease_ttl.as_duration() + entry + near

@@ -53,19 +53,13 @@ impl Near {
 
     pub(crate) fn get(&self, key: &CacheKey, now: Duration) -> Option<Arc<Snapshot>> {
         let entries = self.entries.read();
-        entries
-            .get(key)
-            .filter(|(deadline, _)| now < *deadline)
-            .map(|(_, hit)| Arc::clone(hit))
+        entries.get(key).filter(|(deadline, _)| now < *deadline).map(|(_, hit)| Arc::clone(hit))
     }
 
     /// To be called before the shared read.
     pub(crate) fn permit(&self, key: &CacheKey, now: Duration) -> Permit {
         let generation = self.generation(key).load(Ordering::Acquire);
-        Permit {
-            generation,
-            deadline: now + self.ttl,
-        }
+        Permit { generation, deadline: now + self.ttl }
     }
 
     /// Keeps `snapshot` unless the key was purged since `permit` was given.

@@ -21,9 +21,7 @@ pub struct NoCache {
 impl NoCache {
     /// A cache that keeps nothing.
     pub const fn new() -> Self {
-        Self {
-            leases: AtomicU64::new(0),
-        }
+        Self { leases: AtomicU64::new(0) }
     }
 }
 

@@ -35,9 +35,7 @@ pub(super) struct Asked<'a> {
 
 impl fmt::Debug for Asked<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Asked")
-            .field("id", self.id)
-            .finish_non_exhaustive()
+        f.debug_struct("Asked").field("id", self.id).finish_non_exhaustive()
     }
 }
 
@@ -71,18 +69,8 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
         }
         loop {
             let clock = &inner.host.clock;
-            let permit = inner
-                .near
-                .as_ref()
-                .map(|near| near.permit(&key, clock.monotonic()));
-            let asked = Asked {
-                id,
-                key: &key,
-                ticket,
-                accept,
-                now,
-                permit,
-            };
+            let permit = inner.near.as_ref().map(|near| near.permit(&key, clock.monotonic()));
+            let asked = Asked { id, key: &key, ticket, accept, now, permit };
             if let Some(answer) = self.look_once(&asked).await? {
                 return Ok(answer);
             }
@@ -111,9 +99,7 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
                     if fresh_until.is_some_and(|end| end <= asked.now) {
                         return self.refill(asked, record).await.map(Some);
                     }
-                    self.judge_hit(asked, Arc::new(*snapshot), record)
-                        .await
-                        .map(Some)
+                    self.judge_hit(asked, Arc::new(*snapshot), record).await.map(Some)
                 }
                 _ => {
                     counters.foreign.add();
@@ -138,27 +124,19 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
         snapshot: Arc<Snapshot>,
         record: Record,
     ) -> Result<Answer> {
-        let fetched = Fetched {
-            value: Some(snapshot),
-            put: Put::Nothing,
-        };
+        let fetched = Fetched { value: Some(snapshot), put: Put::Nothing };
         if (asked.accept)(fetched.value.as_deref()) {
             self.inner.leases.shield.counters.hits.add();
             return Ok(self.answer(asked, fetched, Source::Secondary, Some(record)));
         }
-        let (fetched, source) = self
-            .confirm(asked, record.clone(), Some(Duty::Refresh))
-            .await?;
+        let (fetched, source) = self.confirm(asked, record.clone(), Some(Duty::Refresh)).await?;
         Ok(self.answer(asked, fetched, source, Some(record)))
     }
 
     /// Reads under a lease, alone or together with whoever saw the same lease.
     async fn fill(&self, asked: &Asked<'_>, lease: Record, own: bool) -> Result<Option<Answer>> {
         let leases = &self.inner.leases;
-        let key = FlightKey {
-            key: asked.key.clone(),
-            seen: Some(lease.clone()),
-        };
+        let key = FlightKey { key: asked.key.clone(), seen: Some(lease.clone()) };
         let (flight, pilot) = leases.flights.board(&key, own.then_some(Duty::Fill));
         let is_own = pilot.is_some();
         if let Some(pilot) = pilot {
@@ -209,9 +187,7 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
             let inner = &this.inner;
             let turn = async { Ok(inner.reads.acquire().await) };
             let wait = inner.config.read_wait;
-            let _permit = within(&inner.host, wait, turn)
-                .await
-                .map_err(|_| this.refused())?;
+            let _permit = within(&inner.host, wait, turn).await.map_err(|_| this.refused())?;
             inner.leases.shield.counters.primary_reads.add();
             // Taken before the read: an entry is never younger than what it holds.
             let now = inner.host.now();
@@ -234,10 +210,7 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Inner<P, S> {
                 State::Expired => Put::Nothing,
             },
         };
-        Fetched {
-            value: found.snapshot.map(Arc::new),
-            put,
-        }
+        Fetched { value: found.snapshot.map(Arc::new), put }
     }
 
     fn negative(&self) -> Put {
@@ -253,10 +226,7 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Inner<P, S> {
         let left = snapshot.session.cap(snapshot.session.expires_at).since(now);
         let is_linearizable = self.leases.shield.is_linearizable();
         let (fresh_until, left) = if is_linearizable {
-            (
-                None,
-                left.saturating_sub(self.config.lease_ttl.as_duration()),
-            )
+            (None, left.saturating_sub(self.config.lease_ttl.as_duration()))
         } else {
             (Some(now.plus(self.cache_ttl.as_duration())), left)
         };
@@ -270,11 +240,6 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Inner<P, S> {
 
 impl Answer {
     fn new(snapshot: Option<Arc<Snapshot>>, source: Source, seen: Option<Record>) -> Self {
-        Self {
-            snapshot,
-            source,
-            seen,
-            degraded: false,
-        }
+        Self { snapshot, source, seen, degraded: false }
     }
 }

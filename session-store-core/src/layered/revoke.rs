@@ -51,11 +51,7 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
             let all: HashSet<_> = sessions.iter().chain(earlier).chain(&named).collect();
             let visibility = this.forget(this.inner.keys(all)).await;
             outcome?;
-            Ok(Revoked {
-                count: sessions.len() as u64,
-                sessions,
-                visibility,
-            })
+            Ok(Revoked { count: sessions.len() as u64, sessions, visibility })
         })
         .await
     }
@@ -70,21 +66,14 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
     pub async fn delete_user(&self, id: &UserId, now: Timestamp) -> Result<Option<Revoked>> {
         let (this, id) = (self.clone(), id.clone());
         self.detached(async move {
-            let bound = this
-                .inner
-                .failure_bound()
-                .max(this.bound_of_others().await.bound());
+            let bound = this.inner.failure_bound().max(this.bound_of_others().await.bound());
             let deleted = this.inner.primary.delete_user(&id, now.plus(bound)).await?;
             let Some(deleted) = deleted else {
                 return Ok(None);
             };
             let sessions: SessionIds = deleted.sessions;
             let visibility = this.forget(this.inner.keys(&sessions)).await;
-            Ok(Some(Revoked {
-                count: sessions.len() as u64,
-                sessions,
-                visibility,
-            }))
+            Ok(Some(Revoked { count: sessions.len() as u64, sessions, visibility }))
         })
         .await
     }
@@ -130,18 +119,11 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
     /// Whether another node has removed `keys` and said so in the log.
     async fn is_drained(&self, keys: &[CacheKey]) -> bool {
         let inner = &self.inner;
-        let Ok(drained) = inner
-            .primary
-            .drain(&inner.config.cache_name, LOG_PAGE)
-            .await
-        else {
+        let Ok(drained) = inner.primary.drain(&inner.config.cache_name, LOG_PAGE).await else {
             return false;
         };
-        let pending: HashSet<_> = drained
-            .entries
-            .iter()
-            .flat_map(|entry| inner.keys(&entry.sessions))
-            .collect();
+        let pending: HashSet<_> =
+            drained.entries.iter().flat_map(|entry| inner.keys(&entry.sessions)).collect();
         !drained.more && keys.iter().all(|key| !pending.contains(key))
     }
 }

@@ -24,11 +24,7 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
             let update = inner.primary.insert(&new, now).await?;
             if inner.config.negative_ttl.is_some() {
                 // Ids can't be guessed before they exist, so a failure here hurts nobody.
-                let _ = inner
-                    .leases
-                    .shield
-                    .remove(&[inner.key(&new.session.id)])
-                    .await;
+                let _ = inner.leases.shield.remove(&[inner.key(&new.session.id)]).await;
             }
             let visibility = if update.evicted.is_empty() {
                 Visibility::Immediate
@@ -44,7 +40,7 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
     ///
     /// # Contract
     /// - A version that is not current is a conflict, and the cache keeps what it has \[P-36\].
-    /// - Whatever else comes of it, no older version is found afterwards \[K6-U01 K6-U02 K6-U03\].
+    /// - Whatever else comes of it, no older version is found afterwards \[K6-U01 K6-U02 K6-U03 L-37\].
     /// - An update that shortens a session removes the entry \[K6-U05\].
     /// - An update that found nothing to change removes the entry and revives nothing \[K6-U06\].
     pub async fn update(
@@ -61,10 +57,7 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
             let outcome = inner.primary.update(&id, version, &change, now).await;
             if let Ok(Update::Conflict { .. }) = outcome {
                 // Whoever was faster tells the cache.
-                return outcome.map(|update| Changed {
-                    update,
-                    visibility: Visibility::Immediate,
-                });
+                return outcome.map(|update| Changed { update, visibility: Visibility::Immediate });
             }
             if let Ok(Update::Updated(updated)) = &outcome
                 && updated.evicted.is_empty()
@@ -98,11 +91,7 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
         let Ok(new) = codec::encode(&updated.snapshot, None) else {
             return false;
         };
-        let swapped = inner
-            .leases
-            .shield
-            .swap(key, seen, Some(&new), SwapTtl::Keep)
-            .await;
+        let swapped = inner.leases.shield.swap(key, seen, Some(&new), SwapTtl::Keep).await;
         let done = matches!(swapped, Ok(true));
         if done && let Some(near) = &inner.near {
             near.purge(std::slice::from_ref(key));

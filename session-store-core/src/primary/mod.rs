@@ -198,6 +198,7 @@ pub trait PrimaryStore: Debug + Send + Sync {
     /// - A call removes at most `limit` and says whether there is more \[P-80\].
     /// - Parallel sweeps neither fail nor count a session twice \[P-81\].
     /// - A session that was touched after it was selected survives \[P-82\].
+    /// - The removal of dead sessions is not logged \[X8-G-06\].
     async fn sweep(&self, bounds: &SweepBounds, limit: u32) -> Result<Swept>;
 
     /// How many sessions there are of each kind, in all or of one user.

@@ -20,19 +20,13 @@ pub struct Page {
 impl Page {
     /// The first `limit` items; a limit of zero is taken as one.
     pub fn first(limit: u32) -> Self {
-        Self {
-            after: None,
-            limit: NonZeroU32::new(limit).unwrap_or(NonZeroU32::MIN),
-        }
+        Self { after: None, limit: NonZeroU32::new(limit).unwrap_or(NonZeroU32::MIN) }
     }
 
     /// The items behind `cursor`, as many as before.
     #[must_use]
     pub fn behind(&self, cursor: Cursor) -> Self {
-        Self {
-            after: Some(cursor),
-            limit: self.limit,
-        }
+        Self { after: Some(cursor), limit: self.limit }
     }
 }
 
@@ -69,10 +63,7 @@ impl Cursor {
         if at.as_millis() != millis || key.is_empty() || key.len() > 255 {
             return Err(wrong());
         }
-        Ok(Self {
-            at,
-            key: key.to_vec(),
-        })
+        Ok(Self { at, key: key.to_vec() })
     }
 }
 
@@ -90,10 +81,7 @@ mod tests {
 
     #[test]
     fn cursors_survive_printing_and_nothing_else_parses() {
-        let cursor = Cursor {
-            at: Timestamp::from_millis(5),
-            key: b"ada".to_vec(),
-        };
+        let cursor = Cursor { at: Timestamp::from_millis(5), key: b"ada".to_vec() };
         assert_eq!(Cursor::parse(&cursor.to_string()).unwrap(), cursor);
         for wrong in ["", "A", "AAAAAAAAAAA", "../../etc", "________________"] {
             assert!(Cursor::parse(wrong).is_err(), "{wrong:?}");

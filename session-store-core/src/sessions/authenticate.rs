@@ -134,12 +134,7 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Sessions<P, S> {
         let grace = self.policy().rotation_grace;
         if !id.is_plausible(now, store.config().max_skew) {
             let (source, verdict) = (Source::Near, Err(Refusal::Implausible));
-            let answer = Answer {
-                snapshot: None,
-                source,
-                seen: None,
-                degraded: false,
-            };
+            let answer = Answer { snapshot: None, source, seen: None, degraded: false };
             return Ok(Checked { answer, verdict });
         }
         let answer = if fresh {
@@ -174,10 +169,7 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Sessions<P, S> {
         let Some(snapshot) = answer.snapshot else {
             return Authentication::Absent(Refusal::Unknown);
         };
-        self.tell(&Event::Authenticated {
-            id,
-            source: answer.source,
-        });
+        self.tell(&Event::Authenticated { id, source: answer.source });
         let rotation_due = self.is_rotation_due(&snapshot.session, presented, now);
         if !self.shared.is_read_only {
             self.note_use(&snapshot.session, now);
@@ -198,9 +190,7 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Sessions<P, S> {
 
     fn tell_refusal(&self, id: SessionId, refusal: Refusal, found: Option<&Snapshot>) {
         match refusal {
-            Refusal::Replaced {
-                is_suspicious: true,
-            } => {
+            Refusal::Replaced { is_suspicious: true } => {
                 let user = found.and_then(|snapshot| snapshot.session.user_id.as_ref());
                 self.tell(&Event::TheftSuspected { id, user });
             }
@@ -220,10 +210,7 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Sessions<P, S> {
         let (this, id, version) = (self.clone(), session.id, session.version);
         let until = now.plus(self.policy().rotation_grace);
         self.host().runtime.spawn(Box::pin(async move {
-            let change = SessionChange {
-                previous_until: Some(until),
-                ..SessionChange::default()
-            };
+            let change = SessionChange { previous_until: Some(until), ..SessionChange::default() };
             if let Err(error) = this.store().update((id, version), change, None, now).await {
                 // The next use of the new secret tries again.
                 tracing::warn!(session.id = %id, %error, "grace of a rotation not started");

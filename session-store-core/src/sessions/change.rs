@@ -77,16 +77,10 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Sessions<P, S> {
     /// - Data over the limit is `TooLarge` before any store is asked \[P-100\].
     pub async fn set_data(&self, live: &Live, data: Json) -> Result<DataUpdate> {
         self.check_data(&data)?;
-        let change = SessionChange {
-            data: Some(data),
-            ..SessionChange::default()
-        };
+        let change = SessionChange { data: Some(data), ..SessionChange::default() };
         let (session, now) = (live.session(), self.host().now());
         let seen = live.seen.clone();
-        let done = self
-            .store()
-            .update((session.id, session.version), change, seen, now)
-            .await?;
+        let done = self.store().update((session.id, session.version), change, seen, now).await?;
         Ok(match done.update {
             Update::Updated(updated) => DataUpdate::Updated {
                 version: updated.snapshot.session.version,
@@ -123,14 +117,9 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Sessions<P, S> {
             }
             let session = &snapshot.session;
             let expires_at = session.cap(deadline);
-            let change = SessionChange {
-                expires_at: Some(expires_at),
-                ..SessionChange::default()
-            };
-            let done = self
-                .store()
-                .update((session.id, session.version), change, None, now)
-                .await?;
+            let change = SessionChange { expires_at: Some(expires_at), ..SessionChange::default() };
+            let done =
+                self.store().update((session.id, session.version), change, None, now).await?;
             match done.update {
                 Update::Updated(_) => return Ok(Ok(expires_at)),
                 Update::Conflict { .. } => {}
@@ -153,15 +142,8 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Sessions<P, S> {
     ) -> Result<Listing<Device>> {
         let which = Which::Live(self.host().now());
         let found = self.store().primary().list(user, which, page).await?;
-        let items = found
-            .items
-            .into_iter()
-            .map(|session| Device::of(session, current))
-            .collect();
-        Ok(Listing {
-            items,
-            next: found.next,
-        })
+        let items = found.items.into_iter().map(|session| Device::of(session, current)).collect();
+        Ok(Listing { items, next: found.next })
     }
 
     /// How many sessions there are of each kind, in all or of one user.

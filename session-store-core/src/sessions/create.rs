@@ -115,11 +115,7 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Sessions<P, S> {
             text::check("amr or external_sid", text, MAX_TEXT)?;
         }
         let policy = self.policy();
-        let usual = if login.remember {
-            policy.remember_timeout
-        } else {
-            policy.idle_timeout
-        };
+        let usual = if login.remember { policy.remember_timeout } else { policy.idle_timeout };
         let idle = login.lifetime.unwrap_or(usual);
         let token = Token::generate(now)?;
         let mut session = self.blank(&token, idle, now);
@@ -174,28 +170,16 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Sessions<P, S> {
         let new = NewSession { session, limit };
         let done = self.store().insert(new.clone(), now).await?;
         let session = new.session;
-        self.tell(&Event::Created {
-            id: session.id,
-            user: session.user_id.as_ref(),
-        });
+        self.tell(&Event::Created { id: session.id, user: session.user_id.as_ref() });
         let evicted = done.update.evicted;
         if !evicted.is_empty() {
-            self.tell(&Event::Revoked {
-                ids: &evicted,
-                reason: Reason::Limit,
-            });
+            self.tell(&Event::Revoked { ids: &evicted, reason: Reason::Limit });
         }
-        Ok(Created {
-            token,
-            session,
-            evicted,
-            visibility: done.visibility,
-        })
+        Ok(Created { token, session, evicted, visibility: done.visibility })
     }
 
     pub(super) fn check_data(&self, data: &Json) -> Result<()> {
-        self.policy()
-            .check_data(data, self.store().primary().promise().max_data_bytes)
+        self.policy().check_data(data, self.store().primary().promise().max_data_bytes)
     }
 
     pub(super) fn conflict() -> Error {

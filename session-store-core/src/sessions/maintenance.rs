@@ -62,11 +62,7 @@ pub struct Maintenance<P, S> {
 impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Sessions<P, S> {
     /// The background work of this process.
     pub fn maintenance(&self, config: MaintenanceConfig) -> Maintenance<P, S> {
-        Maintenance {
-            sessions: self.clone(),
-            config,
-            health: Arc::default(),
-        }
+        Maintenance { sessions: self.clone(), config, health: Arc::default() }
     }
 
     /// Removes dead sessions, at most `limit` of them.

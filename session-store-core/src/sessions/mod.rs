@@ -50,9 +50,7 @@ pub struct Sessions<P, S> {
 
 impl<P, S> Clone for Sessions<P, S> {
     fn clone(&self) -> Self {
-        Self {
-            shared: Arc::clone(&self.shared),
-        }
+        Self { shared: Arc::clone(&self.shared) }
     }
 }
 
@@ -94,17 +92,8 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Sessions<P, S> {
         policy.check()?;
         let touches = Touches::default();
         let starting = Mutex::default();
-        let shared = Shared {
-            store,
-            policy,
-            observer,
-            touches,
-            starting,
-            is_read_only,
-        };
-        Ok(Self {
-            shared: Arc::new(shared),
-        })
+        let shared = Shared { store, policy, observer, touches, starting, is_read_only };
+        Ok(Self { shared: Arc::new(shared) })
     }
 
     /// The store below.

@@ -24,22 +24,9 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Sessions<P, S> {
         match checked.verdict {
             Err(Refusal::WrongSecret | Refusal::Replaced { .. } | Refusal::Implausible) => {
                 let visibility = Visibility::Immediate;
-                Ok(Revoked {
-                    count: 0,
-                    sessions: Vec::new(),
-                    visibility,
-                })
+                Ok(Revoked { count: 0, sessions: Vec::new(), visibility })
             }
-            _ => {
-                self.end(
-                    Selection::One {
-                        id: token.id(),
-                        owner: None,
-                    },
-                    Reason::Logout,
-                )
-                .await
-            }
+            _ => self.end(Selection::One { id: token.id(), owner: None }, Reason::Logout).await,
         }
     }
 
@@ -47,24 +34,16 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Sessions<P, S> {
     ///
     /// # Contract
     /// - Another user's session is not touched; ids are public \[P-71\].
-    pub async fn revoke(&self, live: &Live, id: &SessionId) -> Result<Revoked> {
+    pub async fn revoke(&self, live: &Live, id: SessionId) -> Result<Revoked> {
         let owner = live.session().user_id.clone();
         // A guest has no other sessions.
-        let id = if owner.is_some() { *id } else { live.id() };
-        self.end(Selection::One { id, owner }, Reason::LogoutRemote)
-            .await
+        let id = if owner.is_some() { id } else { live.id() };
+        self.end(Selection::One { id, owner }, Reason::LogoutRemote).await
     }
 
     /// Ends any session; for administrators.
-    pub async fn admin_revoke(&self, id: &SessionId, reason: Reason) -> Result<Revoked> {
-        self.end(
-            Selection::One {
-                id: *id,
-                owner: None,
-            },
-            reason,
-        )
-        .await
+    pub async fn admin_revoke(&self, id: SessionId, reason: Reason) -> Result<Revoked> {
+        self.end(Selection::One { id, owner: None }, reason).await
     }
 
     /// Ends every session of `user`; logins verified before are refused.
@@ -86,10 +65,7 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Sessions<P, S> {
                 let selection = Selection::AllBut(user.clone(), live.id());
                 self.end(selection, Reason::LogoutEverywhere).await
             }
-            None => {
-                self.end(Selection::Ids(Vec::new()), Reason::LogoutEverywhere)
-                    .await
-            }
+            None => self.end(Selection::Ids(Vec::new()), Reason::LogoutEverywhere).await,
         }
     }
 
@@ -98,20 +74,10 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Sessions<P, S> {
     /// # Contract
     /// - In the end every session of before is dead \[P-76\].
     pub async fn revoke_everyone(&self, limit: u32, reason: Reason) -> Result<Revoked> {
-        let mut total = Revoked {
-            count: 0,
-            sessions: Vec::new(),
-            visibility: Visibility::Immediate,
-        };
+        let mut total =
+            Revoked { count: 0, sessions: Vec::new(), visibility: Visibility::Immediate };
         loop {
-            let step = self
-                .end(
-                    Selection::Everyone {
-                        limit: limit.max(1),
-                    },
-                    reason,
-                )
-                .await?;
+            let step = self.end(Selection::Everyone { limit: limit.max(1) }, reason).await?;
             total.count += step.count;
             total.visibility = total.visibility.weaker(step.visibility);
             if step.sessions.is_empty() {
@@ -122,16 +88,10 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Sessions<P, S> {
     }
 
     async fn end(&self, selection: Selection, reason: Reason) -> Result<Revoked> {
-        let done = self
-            .store()
-            .revoke(selection, reason, self.host().now())
-            .await?;
+        let done = self.store().revoke(selection, reason, self.host().now()).await?;
         self.shared.touches.forget(&done.sessions);
         if !done.sessions.is_empty() {
-            self.tell(&Event::Revoked {
-                ids: &done.sessions,
-                reason,
-            });
+            self.tell(&Event::Revoked { ids: &done.sessions, reason });
         }
         Ok(done)
     }

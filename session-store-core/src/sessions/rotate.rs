@@ -56,8 +56,9 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Sessions<P, S> {
     ///   \[P-40 P-43\].
     /// - If the reply is lost, the old token still works and may rotate again once the grace has
     ///   passed \[P-46\].
-    /// - A revoked, expired or missing session is `Absent`, and nothing is created
-    ///   \[P-30 P-33 P-34\].
+    /// - The new token is accepted on every node at once, whatever their caches hold \[K6-U08\].
+    /// - A revoked, expired or missing session is `Absent`, whichever secret is presented, and
+    ///   nothing is created \[P-30 P-33 P-34 P-47\].
     pub async fn rotate(&self, token: &Token) -> Result<RotationOutcome> {
         let now = self.host().now();
         let checked = self.check(token, now, true).await?;
@@ -69,13 +70,8 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Sessions<P, S> {
             return Ok(RotationOutcome::NotNow);
         }
         let change = SessionChange::default();
-        let previous = Previous {
-            hash: token.secret_hash(),
-            until: None,
-        };
-        let done = self
-            .replace_secret(&snapshot.session, previous, change, now)
-            .await?;
+        let previous = Previous { hash: token.secret_hash(), until: None };
+        let done = self.replace_secret(&snapshot.session, previous, change, now).await?;
         Ok(done.unwrap_or(RotationOutcome::NotNow))
     }
 
@@ -87,15 +83,8 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Sessions<P, S> {
     pub async fn elevate(&self, token: &Token, proof: Proof) -> Result<RotationOutcome> {
         self.privileged(token, |now| {
             let Proof { aal, amr } = proof.clone();
-            let elevation = Some(Elevation {
-                authenticated_at: now,
-                aal,
-                amr,
-            });
-            SessionChange {
-                elevation,
-                ..SessionChange::default()
-            }
+            let elevation = Some(Elevation { authenticated_at: now, aal, amr });
+            SessionChange { elevation, ..SessionChange::default() }
         })
         .await
     }
@@ -110,16 +99,10 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Sessions<P, S> {
         let now = self.host().now();
         let (_, session) = self.session_for(login, now)?;
         if let Ok(checked) = self.check(token, now, true).await
-            && checked
-                .answer
-                .snapshot
-                .is_some_and(|found| found.session.user_id.is_some())
+            && checked.answer.snapshot.is_some_and(|found| found.session.user_id.is_some())
             && checked.verdict.is_ok()
         {
-            return Err(Error::invalid(
-                "core",
-                "session to promote has a user already",
-            ));
+            return Err(Error::invalid("core", "session to promote has a user already"));
         }
         let limit = self.policy().max_sessions;
         if limit.is_some() {
@@ -129,11 +112,7 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Sessions<P, S> {
             let user_id = session.user_id.clone();
             let credential_epoch = session.credential_epoch;
             SessionChange {
-                promotion: user_id.map(|user_id| Promotion {
-                    user_id,
-                    credential_epoch,
-                    limit,
-                }),
+                promotion: user_id.map(|user_id| Promotion { user_id, credential_epoch, limit }),
                 elevation: Some(Elevation {
                     authenticated_at: now,
                     aal: session.aal,
@@ -160,13 +139,8 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Sessions<P, S> {
                 Ok(accepted) => accepted,
                 Err(refusal) => return Ok(RotationOutcome::Absent(refusal)),
             };
-            let previous = Previous {
-                hash: token.secret_hash(),
-                until: Some(now),
-            };
-            let done = self
-                .replace_secret(&snapshot.session, previous, change(now), now)
-                .await?;
+            let previous = Previous { hash: token.secret_hash(), until: Some(now) };
+            let done = self.replace_secret(&snapshot.session, previous, change(now), now).await?;
             if let Some(outcome) = done {
                 return Ok(outcome);
             }
@@ -195,25 +169,15 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Sessions<P, S> {
             rotated_at: now,
         });
         let id = session.id;
-        let done = self
-            .store()
-            .update((id, session.version), change, None, now)
-            .await?;
+        let done = self.store().update((id, session.version), change, None, now).await?;
         Ok(match done.update {
             Update::Updated(updated) => {
                 self.tell(&Event::Rotated { id });
                 if !updated.evicted.is_empty() {
-                    self.tell(&Event::Revoked {
-                        ids: &updated.evicted,
-                        reason: Reason::Limit,
-                    });
+                    self.tell(&Event::Revoked { ids: &updated.evicted, reason: Reason::Limit });
                 }
                 let snapshot = Arc::new(updated.snapshot);
-                Some(RotationOutcome::Rotated {
-                    token,
-                    snapshot,
-                    visibility: done.visibility,
-                })
+                Some(RotationOutcome::Rotated { token, snapshot, visibility: done.visibility })
             }
             Update::Conflict { .. } => None,
             Update::Missing => Some(RotationOutcome::Absent(Refusal::Unknown)),

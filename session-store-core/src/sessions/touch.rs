@@ -96,11 +96,7 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Sessions<P, S> {
         }
         let expires_at = session.cap(now.plus(session.idle_timeout.as_duration()));
         let expires_at = expires_at.max(session.expires_at);
-        touches.queue(Touch {
-            id: session.id,
-            seen_at: now,
-            expires_at,
-        });
+        touches.queue(Touch { id: session.id, seen_at: now, expires_at });
         if touches.claim_schedule() {
             let this = self.clone();
             self.host().runtime.spawn(Box::pin(async move {
@@ -116,7 +112,7 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Sessions<P, S> {
     /// Writes what is known of use. Returns how many sessions were touched.
     ///
     /// # Contract
-    /// - However often a session was used, it is written once per touch interval \[L-50\].
+    /// - However often a session was used, it is written once per touch interval \[L-50 K6-U07\].
     /// - A touch of a session that has ended meanwhile changes nothing \[L-52\].
     /// - Touches that could not be written are kept for the next time \[L-51\].
     pub async fn flush_touches(&self) -> Result<usize> {

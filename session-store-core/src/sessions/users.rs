@@ -22,10 +22,7 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Sessions<P, S> {
     /// - A taken id or address is `Conflict`; an id in quarantine is `UnknownUser`
     ///   \[X8-U-02 K6-A03\].
     pub async fn register_user(&self, user: &User) -> Result<()> {
-        self.store()
-            .primary()
-            .insert_user(user, self.host().now())
-            .await
+        self.store().primary().insert_user(user, self.host().now()).await
     }
 
     /// The user called `id`, with the epoch for a login that follows.
@@ -35,10 +32,7 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Sessions<P, S> {
 
     /// The user with this address, with the epoch for a login that follows.
     pub async fn find_user_by_email(&self, email: &Email) -> Result<Option<Account>> {
-        self.store()
-            .primary()
-            .find_user_by_email(email.normalized())
-            .await
+        self.store().primary().find_user_by_email(email.normalized()).await
     }
 
     /// Changes a user; no session shows the old projection afterwards. A change of the password
@@ -61,10 +55,7 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Sessions<P, S> {
         if let Some(done) = &done
             && !done.sessions.is_empty()
         {
-            self.tell(&Event::Revoked {
-                ids: &done.sessions,
-                reason: Reason::Admin,
-            });
+            self.tell(&Event::Revoked { ids: &done.sessions, reason: Reason::Admin });
         }
         Ok(done)
     }

@@ -28,9 +28,7 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Sessions<P, S> {
         policy: Policy,
         observer: Arc<dyn Observer>,
     ) -> Result<Verifier<P, S>> {
-        Ok(Verifier {
-            sessions: Self::with_access(store, policy, observer, true)?,
-        })
+        Ok(Verifier { sessions: Self::with_access(store, policy, observer, true)? })
     }
 }
 

@@ -136,10 +136,7 @@ fn a_record_of_the_declared_size_is_kept_whatever_its_kind() {
         let lease = lease(&cache, &key(1));
         let set = SwapTtl::Set(ttl(1));
         let refused = ready(cache.swap(&key(1), &lease, Some(&value(limit + 1)), set));
-        assert!(matches!(
-            refused.unwrap_err().kind(),
-            ErrorKind::TooLarge { .. }
-        ));
+        assert!(matches!(refused.unwrap_err().kind(), ErrorKind::TooLarge { .. }));
         assert_eq!(ready(cache.get(&key(1))).unwrap(), Some(lease));
     }
 }

@@ -63,9 +63,7 @@ fn session(number: u8, owner: Option<&str>) -> Session {
 fn insert(store: &MemoryStore, session: Session) -> Result<SessionIds, ErrorKind> {
     let limit = None;
     let inserted = ready(store.insert(&NewSession { session, limit }, NOW));
-    inserted
-        .map(|inserted| inserted.evicted)
-        .map_err(|error| error.kind().clone())
+    inserted.map(|inserted| inserted.evicted).map_err(|error| error.kind().clone())
 }
 
 /// A store with the user `ada` and her sessions 1 to `count`.
@@ -186,12 +184,7 @@ fn an_expired_session_is_ended_and_not_counted() {
 #[test]
 fn everyone_is_reached_a_few_at_a_time() {
     let store = store(9);
-    ready(store.touch(&[Touch {
-        id: id(5),
-        seen_at: NOW,
-        expires_at: later(90),
-    }]))
-    .unwrap();
+    ready(store.touch(&[Touch { id: id(5), seen_at: NOW, expires_at: later(90) }])).unwrap();
     let some = Selection::Everyone { limit: 4 };
     assert_eq!(revoke(&store, &some, later(70)).0, [id(5)]);
     for _ in 0..2 {
@@ -209,10 +202,7 @@ fn a_promotion_makes_room_and_refuses_a_session_of_another_user() {
         promotion: Some(Promotion {
             user_id: UserId::new(name).unwrap(),
             credential_epoch: CredentialEpoch(0),
-            limit: Some(SessionLimit {
-                max: 2,
-                evict: true,
-            }),
+            limit: Some(SessionLimit { max: 2, evict: true }),
         }),
         ..SessionChange::default()
     };
@@ -233,10 +223,7 @@ fn data_over_the_limit_is_refused_before_any_effect() {
     let limit = store.promise().max_data_bytes;
     let exact = Json::of(&"x".repeat(limit - 2)).unwrap();
     let over = Json::of(&"x".repeat(limit - 1)).unwrap();
-    let change = |data| SessionChange {
-        data: Some(data),
-        ..SessionChange::default()
-    };
+    let change = |data| SessionChange { data: Some(data), ..SessionChange::default() };
     let refused = ready(store.update(&id(1), 1, &change(over), NOW)).unwrap_err();
     assert!(matches!(refused.kind(), ErrorKind::TooLarge { .. }));
     assert_eq!(stored(&store, 1), session(1, Some("ada")));
@@ -296,10 +283,7 @@ fn a_sweep_logs_nothing_and_drops_entries_that_outlived_every_ttl() {
     let main = register(&store, "main", CacheScope::Shared);
     revoke(&store, &Selection::Ids(vec![id(1)]), NOW);
     let sweep = |seconds| {
-        let bounds = SweepBounds {
-            expired_before: later(seconds),
-            revoked_before: NOW,
-        };
+        let bounds = SweepBounds { expired_before: later(seconds), revoked_before: NOW };
         ready(store.sweep(&bounds, 10)).unwrap().removed
     };
     assert_eq!((sweep(60), log_length(&store)), (2, 1));
@@ -317,11 +301,7 @@ fn a_touch_ends_at_the_absolute_deadline_and_revives_nothing() {
     let touch = |at, until| {
         let (seen_at, expires_at) = (later(at), later(until));
         let id = id(1);
-        let touches = [Touch {
-            id,
-            seen_at,
-            expires_at,
-        }];
+        let touches = [Touch { id, seen_at, expires_at }];
         ready(store.touch(&touches)).unwrap()[0]
     };
     let expires_at = later(70);
@@ -334,10 +314,7 @@ fn a_touch_ends_at_the_absolute_deadline_and_revives_nothing() {
 #[test]
 fn every_index_agrees_with_the_table_after_any_history() {
     let store = MemoryStore::with_users([user("ada"), user("bob")]).unwrap();
-    let limit = Some(SessionLimit {
-        max: 5,
-        evict: true,
-    });
+    let limit = Some(SessionLimit { max: 5, evict: true });
     for step in 0..2_000_u32 {
         let mixed = step.wrapping_mul(2_654_435_761).to_be_bytes();
         let (number, now) = (mixed[1] % 40, later(u64::from(step / 20)));
@@ -353,25 +330,15 @@ fn every_index_agrees_with_the_table_after_any_history() {
             0 => _ = revoke(&store, &Selection::AllBut(ada(), id(number)), now),
             1 => _ = revoke(&store, &Selection::Everyone { limit: 3 }, now),
             2 => {
-                let bounds = SweepBounds {
-                    expired_before: now,
-                    revoked_before: now,
-                };
+                let bounds = SweepBounds { expired_before: now, revoked_before: now };
                 ready(store.sweep(&bounds, 7)).unwrap();
             }
             3..7 => {
-                let touch = Touch {
-                    id: id(number),
-                    seen_at: now,
-                    expires_at,
-                };
+                let touch = Touch { id: id(number), seen_at: now, expires_at };
                 ready(store.touch(&[touch])).unwrap();
             }
             _ => {
-                let new = NewSession {
-                    session: new,
-                    limit,
-                };
+                let new = NewSession { session: new, limit };
                 // A taken id or a stale epoch is part of the history.
                 drop(ready(store.insert(&new, now)));
             }
@@ -384,9 +351,8 @@ fn check_indexes(tables: &Tables, now: Timestamp) {
     let all = || tables.sessions.values();
     let ids = |sessions: Vec<&Session>| sessions.iter().map(|s| s.id).collect::<BTreeSet<_>>();
     let deadlines = tables.by_deadline.iter().map(|key| (key.0, key.1, key.2));
-    let expected: BTreeSet<_> = all()
-        .map(|session| (session.revoked.is_some(), session.expires_at, session.id))
-        .collect();
+    let expected: BTreeSet<_> =
+        all().map(|session| (session.revoked.is_some(), session.expires_at, session.id)).collect();
     assert!(deadlines.eq(expected));
     let revoked = ids(all().filter(|session| session.revoked.is_some()).collect());
     let indexed: BTreeSet<_> = tables.by_revocation.iter().map(|key| key.1).collect();

@@ -1,0 +1,219 @@
+//! The cases of [`Layered`](crate::Layered) and [`Sessions`](crate::Sessions), over any pair.
+
+mod read;
+mod revoke;
+mod update;
+mod absent;
+mod users;
+mod policy;
+mod touch;
+mod cached;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::harness::{Guard, PrimaryHarness, SecondaryHarness};
+use super::host::{TestClock, TestRuntime};
+use super::report::{AdapterReport, Violation};
+use super::runner::{Case, Filter, Outcome, Weakness, judge, unopened};
+use super::sample::{NOW, user};
+use super::watched::{WatchedPrimary, WatchedSecondary};
+use super::wire::Wire;
+use crate::error::Result;
+use crate::host::Host;
+use crate::layered::{Answer, Layered, LayeredConfig, Topology};
+use crate::policy::Policy;
+use crate::primary::PrimaryStore;
+use crate::secondary::{CacheKey, SecondaryStore};
+use crate::sessions::{Created, Login, Refusal, Sessions};
+use crate::token::{SessionId, Token};
+
+/// What a case works with: a pair of stores, and as many nodes on them as it likes.
+#[derive(Debug)]
+pub(in crate::conformance) struct PairBench {
+    pub(super) primary: Arc<dyn PrimaryStore>,
+    pub(super) secondary: Arc<dyn SecondaryStore>,
+    pub(super) clock: Arc<TestClock>,
+    pub(super) runtime: Arc<TestRuntime>,
+    pub(super) weakness: Weakness,
+    hands: Hands,
+    namespace: String,
+}
+
+struct Hands(&'static dyn PrimaryHarness, &'static dyn SecondaryHarness);
+
+impl std::fmt::Debug for Hands {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}+{}", self.0.name(), self.1.name())
+    }
+}
+
+pub(super) type App = Sessions<Arc<WatchedPrimary>, Arc<WatchedSecondary>>;
+
+/// One process: a policy and a layered store over the shared pair, on wires of its own.
+#[derive(Clone, Debug)]
+pub(super) struct Node {
+    pub(super) app: App,
+    pub(super) db: Wire,
+    pub(super) cache: Wire,
+}
+
+impl Node {
+    pub(super) async fn accepts(&self, token: &Token) -> bool {
+        self.app.authenticate(token).await.live().is_some()
+    }
+
+    pub(super) async fn refusal(&self, token: &Token) -> Option<Refusal> {
+        match self.app.authenticate(token).await {
+            crate::sessions::Authentication::Absent(refusal) => Some(refusal),
+            _ => None,
+        }
+    }
+
+    /// A lookup without a policy: any session that is there will do.
+    pub(super) async fn look(&self, id: SessionId) -> Result<Answer> {
+        let store = self.app.store();
+        store.lookup(&id, self.app.now(), &|found| found.is_some()).await
+    }
+}
+
+impl PairBench {
+    pub(super) fn config() -> LayeredConfig {
+        // All nodes of a case share one cache object, which is what the topology promises.
+        LayeredConfig { topology: Topology::SingleProcess, ..LayeredConfig::default() }
+    }
+
+    pub(super) fn node(&self) -> std::result::Result<Node, Violation> {
+        self.node_with(Self::config(), Policy::default())
+    }
+
+    pub(super) fn node_with(
+        &self,
+        config: LayeredConfig,
+        policy: Policy,
+    ) -> std::result::Result<Node, Violation> {
+        let (db, cache) = (Wire::default(), Wire::default());
+        let layered = self.layered(config, &db, &cache)?;
+        Ok(Node { app: Sessions::new(layered, policy)?, db, cache })
+    }
+
+    pub(super) fn layered(
+        &self,
+        config: LayeredConfig,
+        db: &Wire,
+        cache: &Wire,
+    ) -> Result<Layered<Arc<WatchedPrimary>, Arc<WatchedSecondary>>> {
+        let (primary, secondary) = (Arc::clone(&self.primary), Arc::clone(&self.secondary));
+        let primary = Arc::new(WatchedPrimary { store: primary, wire: db.clone() });
+        let secondary = Arc::new(WatchedSecondary { store: secondary, wire: cache.clone() });
+        Layered::new(primary, secondary, config, self.host())
+    }
+
+    pub(super) fn host(&self) -> Host {
+        Host::new(self.clock.clone(), self.runtime.clone())
+    }
+
+    /// Registers user 1 if need be and logs them in.
+    pub(super) async fn log_in(&self, node: &Node) -> std::result::Result<Created, Violation> {
+        let user = user(1)?;
+        if node.app.find_user(&user.id).await?.is_none() {
+            node.app.register_user(&user).await?;
+        }
+        let Some(account) = node.app.find_user(&user.id).await? else {
+            return Err(Violation::new("the user is not there"));
+        };
+        Ok(node.app.create(Login::of(&account)).await?)
+    }
+
+    /// Logs in and lets the cache learn of it.
+    pub(super) async fn log_in_warm(&self, node: &Node) -> std::result::Result<Token, Violation> {
+        let token = self.log_in(node).await?.token;
+        super::report::ensure(node.accepts(&token).await, "a new session is not accepted")?;
+        self.runtime.settle().await;
+        Ok(token)
+    }
+
+    /// The key of a session in the cache.
+    pub(super) fn key(id: SessionId) -> CacheKey {
+        CacheKey::trusted(format!("{}{}:{id}", Self::config().key_prefix, crate::codec::VERSION))
+    }
+
+    /// Whether a value is cached for the session.
+    pub(super) async fn is_cached(&self, id: SessionId) -> Result<bool> {
+        let found = self.secondary.get(&Self::key(id)).await?;
+        Ok(found.is_some_and(|record| record.as_bytes().first() == Some(&b'V')))
+    }
+
+    pub(super) async fn evict(&self, id: SessionId) -> Result<()> {
+        self.secondary.remove(&[Self::key(id)]).await
+    }
+
+    pub(super) async fn by_hand(
+        &self,
+        deed: &super::harness::Deed,
+    ) -> std::result::Result<bool, Violation> {
+        let done = self.hands.0.by_hand(&self.namespace, deed).await?;
+        if !done {
+            self.weakness.note("no shell", Duration::ZERO);
+        }
+        Ok(done)
+    }
+}
+
+fn cases() -> impl Iterator<Item = &'static Case<PairBench>> {
+    [
+        read::CASES,
+        revoke::CASES,
+        update::CASES,
+        absent::CASES,
+        users::CASES,
+        policy::CASES,
+        touch::CASES,
+        cached::CASES,
+    ]
+    .into_iter()
+    .flatten()
+}
+
+/// Runs every admitted case against the layered store over both harnesses.
+pub async fn run(
+    primary: &'static dyn PrimaryHarness,
+    secondary: &'static dyn SecondaryHarness,
+    filter: &Filter,
+) -> AdapterReport {
+    let name = format!("layered:{}+{}", primary.name(), secondary.name());
+    let mut report = AdapterReport { name, role: "layered", cases: Vec::new() };
+    for case in cases().filter(|case| filter.admits(case)) {
+        let namespace = format!("l{}", report.cases.len());
+        report.cases.push(match open(Hands(primary, secondary), namespace).await {
+            Err(error) => unopened(case, &error),
+            Ok((bench, _guards)) => {
+                let work = bench.runtime.drive((case.run)(&bench));
+                judge(case, &bench.weakness, primary.patience(), work).await
+            }
+        });
+    }
+    report
+}
+
+async fn open(hands: Hands, namespace: String) -> Result<(PairBench, [Guard; 2])> {
+    let clock = TestClock::at(NOW);
+    let (primary, guard) = hands.0.open(&namespace).await?;
+    let (secondary, other_guard) = hands.1.open(&clock).await?;
+    let runtime = TestRuntime::new(Arc::clone(&clock));
+    let weakness = Weakness::default();
+    let bench = PairBench { primary, secondary, clock, runtime, weakness, hands, namespace };
+    Ok((bench, [guard, other_guard]))
+}
+
+/// Whether `check` holds for a fresh pair of nodes; sugar for cases that begin alike.
+pub(super) async fn two_nodes(
+    on: &PairBench,
+) -> std::result::Result<(Node, Node, Token), Violation> {
+    let (one, other) = (on.node()?, on.node()?);
+    let token = on.log_in(&one).await?.token;
+    Ok((one, other, token))
+}
+
+/// Nothing to say.
+pub(super) const DONE: Outcome = Ok(());

@@ -1,0 +1,79 @@
+//! Use of sessions: seldom written, never lost for long, never reviving.
+
+use std::time::Duration;
+
+use super::super::checks;
+use super::super::report::{ensure, expect};
+use super::super::runner::Outcome;
+use super::super::wire::Op;
+use super::PairBench;
+use crate::session::Reason;
+
+checks! { PairBench;
+    "L-50 P-53" use_is_written_once_per_interval
+        "A thousand hits within a touch interval cause one write.",
+    "L-51" a_failed_flush_is_made_up_for "Touches that could not be written are written next time.",
+    "L-52" a_late_touch_revives_nothing "A queued touch of a revoked session changes nothing.",
+    "L-05 L-06" an_entry_never_outlives_its_session
+        "With little time left nothing is cached, and a cached entry ends with the session.",
+}
+
+const DAY: Duration = Duration::from_hours(24);
+
+async fn use_is_written_once_per_interval(on: &PairBench) -> Outcome {
+    let node = on.node()?;
+    let token = on.log_in_warm(&node).await?;
+    on.runtime.advance(DAY);
+    node.db.reset();
+    for _ in 0..1_000 {
+        ensure(node.accepts(&token).await, "not accepted")?;
+    }
+    on.runtime.settle().await;
+    on.runtime.advance(Duration::from_secs(5));
+    on.runtime.settle().await;
+    expect(node.db.count(Op::Touch), 1)?;
+    let seen = on.primary.find(&token.id()).await?.snapshot.map(|found| found.session.last_seen_at);
+    expect(seen, Some(node.app.now().minus(Duration::from_secs(5))))
+}
+
+async fn a_failed_flush_is_made_up_for(on: &PairBench) -> Outcome {
+    let node = on.node()?;
+    let token = on.log_in_warm(&node).await?;
+    on.runtime.advance(DAY);
+    ensure(node.accepts(&token).await, "not accepted")?;
+    node.db.fail(Op::Touch);
+    ensure(node.app.flush_touches().await.is_err(), "no error")?;
+    expect(node.app.flush_touches().await?, 1)?;
+    expect(node.app.flush_touches().await?, 0)
+}
+
+async fn a_late_touch_revives_nothing(on: &PairBench) -> Outcome {
+    let (node, other) = (on.node()?, on.node()?);
+    let token = on.log_in_warm(&node).await?;
+    on.runtime.advance(DAY);
+    ensure(node.accepts(&token).await, "not accepted")?;
+    let _ = other.app.admin_revoke(token.id(), Reason::Admin).await?;
+    let before = on.primary.find(&token.id()).await?;
+    node.app.flush_touches().await?;
+    expect(on.primary.find(&token.id()).await?, before)?;
+    ensure(!node.accepts(&token).await, "a touch revived a revoked session")
+}
+
+async fn an_entry_never_outlives_its_session(on: &PairBench) -> Outcome {
+    let node = on.node()?;
+    let created = on.log_in(&node).await?;
+    let left = created.session.expires_at.since(node.app.now());
+    on.runtime.advance(left.saturating_sub(Duration::from_secs(2)));
+    ensure(node.look(created.session.id).await?.snapshot.is_some(), "gone too early")?;
+    on.runtime.settle().await;
+    ensure(!on.is_cached(created.session.id).await?, "cached for less than a lease")?;
+    let token = on.log_in(&node).await?.token;
+    let soon = node.app.now().plus(Duration::from_secs(10));
+    expect(node.app.extend(&token, soon).await?, Ok(soon))?;
+    ensure(node.accepts(&token).await, "not accepted")?;
+    on.runtime.settle().await;
+    ensure(on.is_cached(token.id()).await?, "not cached")?;
+    on.runtime.advance(Duration::from_secs(10));
+    ensure(!on.is_cached(token.id()).await?, "the entry outlived the session")?;
+    ensure(!node.accepts(&token).await, "accepted after its end")
+}

@@ -1,0 +1,186 @@
+//! Users: deletion, revoke-all, changes, and the log.
+
+use std::time::Duration;
+
+use futures_util::future::join;
+
+use super::super::checks;
+use super::super::harness::Deed;
+use super::super::report::{Violation, ensure, expect};
+use super::super::runner::Outcome;
+use super::super::sample::{NOW, user_id};
+use super::super::wire::{Op, Point};
+use super::{DONE, PairBench};
+use crate::layered::{LayeredConfig, Topology, Visibility};
+use crate::primary::{CacheName, CacheRegistration, CacheScope, LogPromise};
+use crate::session::{Reason, SessionLimit};
+use crate::time::Ttl;
+use crate::user::{Role, User, UserChange};
+
+checks! { PairBench;
+    "K6-A01 L-26 L-36" a_deletion_takes_every_login_along
+        "After a deletion returned, no session of the user is accepted, not one logged in meanwhile.",
+    "K6-A02 L-25 X8-L-09" revoke_all_reaches_every_entry
+        "Revoke-all removes the entries of all sessions on all nodes, in batches.",
+    "K6-A03" nobody_inherits_an_entry "A user created again under a deleted id inherits no session.",
+    "L-23" every_change_shows "Limit, user changes, deletion: the next read anywhere sees the truth.",
+    "K6-A05 L-27 X8-G-02" hand_typed_changes_reach_the_cache
+        "A change typed by hand reaches the cache by a drain.",
+    "X8-G-04" others_are_reckoned_with "A cache that another handle registered bounds a revocation.",
+    "X8-G-05" a_failed_drain_acknowledges_nothing "What a drain could not remove is drained again.",
+    "L-58" lists_come_from_the_truth "Lists and counts ask the primary and never the cache.",
+}
+
+async fn a_deletion_takes_every_login_along(on: &PairBench) -> Outcome {
+    let (one, other) = (on.node()?, on.node()?);
+    let before = on.log_in_warm(&one).await?;
+    let mut held = one.db.hold(Op::Insert, Point::After);
+    let login = on.log_in(&one);
+    let deletion = async {
+        held.reached().await;
+        let done = other.app.delete_user(&user_id(1)?).await?;
+        held.release();
+        Ok::<_, Violation>(done)
+    };
+    let (login, deleted) = join(login, deletion).await;
+    let Some(done) = deleted? else {
+        return Err(Violation::new("nobody was deleted"));
+    };
+    expect((done.count, done.visibility), (2, Visibility::Immediate))?;
+    for node in [&one, &other] {
+        ensure(!node.accepts(&before).await, "a deleted user's session was accepted")?;
+        if let Ok(login) = &login {
+            ensure(!node.accepts(&login.token).await, "a login survived the deletion")?;
+        }
+    }
+    DONE
+}
+
+async fn revoke_all_reaches_every_entry(on: &PairBench) -> Outcome {
+    let nodes = [on.node()?, on.node()?, on.node()?];
+    let mut tokens = Vec::new();
+    for number in 0..120 {
+        tokens.push(on.log_in_warm(&nodes[number % 3]).await?);
+    }
+    nodes[0].cache.reset();
+    let done = nodes[0].app.revoke_all(&user_id(1)?, Reason::LogoutEverywhere).await?;
+    expect((done.count, done.visibility), (120, Visibility::Immediate))?;
+    let batch = on.secondary.promise().max_batch.clamp(1, 1000);
+    expect(nodes[0].cache.count(Op::Remove), 120usize.div_ceil(batch))?;
+    for (number, token) in tokens.iter().enumerate() {
+        ensure(!nodes[(number + 1) % 3].accepts(token).await, "accepted after a revoke-all")?;
+    }
+    DONE
+}
+
+async fn nobody_inherits_an_entry(on: &PairBench) -> Outcome {
+    let node = on.node()?;
+    let token = on.log_in_warm(&node).await?;
+    node.cache.fail(Op::Remove);
+    let Some(done) = node.app.delete_user(&user_id(1)?).await? else {
+        return Err(Violation::new("nobody was deleted"));
+    };
+    let bound = done.visibility.bound();
+    ensure(bound > Duration::ZERO, "a failed removal was immediate")?;
+    let again = User::new(user_id(1)?, node.app.now());
+    ensure(node.app.register_user(&again).await.is_err(), "the id was free at once")?;
+    on.runtime.advance(bound);
+    node.app.register_user(&again).await?;
+    ensure(!node.accepts(&token).await, "an old entry logged into a new account")
+}
+
+async fn every_change_shows(on: &PairBench) -> Outcome {
+    let policy = crate::policy::Policy {
+        max_sessions: Some(SessionLimit { max: 1, evict: true }),
+        ..Default::default()
+    };
+    let (one, other) = (on.node_with(PairBench::config(), policy)?, on.node()?);
+    let first = on.log_in_warm(&one).await?;
+    let second = on.log_in(&one).await?;
+    expect((second.evicted, second.visibility), (vec![first.id()], Visibility::Immediate))?;
+    ensure(!other.accepts(&first).await, "an evicted session was accepted")?;
+    let token = second.token;
+    ensure(other.accepts(&token).await, "not accepted")?;
+    on.runtime.settle().await;
+    let change = UserChange { role: Some(Role::new("admin")?), ..UserChange::default() };
+    let done = one.app.update_user(&user_id(1)?, 1, change).await?;
+    expect(done.visibility, Visibility::Immediate)?;
+    let live = other.app.authenticate(&token).await.live();
+    let role = live.and_then(|live| live.user().map(|user| user.role.as_str().to_owned()));
+    expect(role.as_deref(), Some("admin"))
+}
+
+async fn hand_typed_changes_reach_the_cache(on: &PairBench) -> Outcome {
+    let node = on.node()?;
+    node.app.store().register().await?;
+    let (one, two) = (on.log_in_warm(&node).await?, on.log_in_warm(&node).await?);
+    if !on.by_hand(&Deed::DeleteSession(one.id())).await? {
+        return DONE;
+    }
+    ensure(node.app.store().drain().await? > 0, "nothing to drain")?;
+    ensure(!node.accepts(&one).await, "a session deleted by hand was accepted")?;
+    on.by_hand(&Deed::SetRole(user_id(1)?, "admin")).await?;
+    node.app.store().drain().await?;
+    let live = node.app.authenticate(&two).await.live();
+    let role = live.and_then(|live| live.user().map(|user| user.role.as_str().to_owned()));
+    expect(role.as_deref(), Some("admin"))?;
+    on.runtime.settle().await;
+    on.by_hand(&Deed::DeleteUser(user_id(1)?)).await?;
+    node.app.store().drain().await?;
+    ensure(!node.accepts(&two).await, "a user deleted by hand was accepted")
+}
+
+async fn others_are_reckoned_with(on: &PairBench) -> Outcome {
+    if on.primary.promise().log == LogPromise::None {
+        on.weakness.note("no log", Duration::ZERO);
+        return DONE;
+    }
+    let node = on.node()?;
+    let token = on.log_in_warm(&node).await?;
+    let bound = Duration::from_secs(77);
+    let other = CacheRegistration {
+        name: CacheName::new("another")?,
+        scope: CacheScope::Process,
+        ttl: Ttl::new(bound).unwrap_or(Ttl::MIN),
+    };
+    on.primary.register(&other).await?;
+    let done = node.app.admin_revoke(token.id(), Reason::Admin).await?;
+    expect(done.visibility, Visibility::Within(bound))?;
+    let many = LayeredConfig { topology: Topology::ManyProcesses, ..PairBench::config() };
+    let lonely = on.node_with(many, crate::policy::Policy::default())?;
+    let guarantee = lonely.app.store().guarantee();
+    let is_shared = on.secondary.promise().scope == CacheScope::Shared;
+    expect(guarantee.healthy == Visibility::Immediate, is_shared)
+}
+
+async fn a_failed_drain_acknowledges_nothing(on: &PairBench) -> Outcome {
+    if on.primary.promise().log == LogPromise::None {
+        on.weakness.note("no log", Duration::ZERO);
+        return DONE;
+    }
+    let node = on.node()?;
+    node.app.store().register().await?;
+    let token = on.log_in_warm(&node).await?;
+    node.cache.fail(Op::Remove);
+    let _ = node.app.admin_revoke(token.id(), Reason::Admin).await?;
+    ensure(on.is_cached(token.id()).await?, "the removal did not fail")?;
+    node.cache.fail(Op::Remove);
+    ensure(node.app.store().drain().await.is_err(), "a failed drain succeeded")?;
+    expect(node.app.store().drain().await?, 1)?;
+    ensure(!on.is_cached(token.id()).await?, "the entry was never removed")?;
+    expect(node.app.store().drain().await?, 0)
+}
+
+async fn lists_come_from_the_truth(on: &PairBench) -> Outcome {
+    let node = on.node()?;
+    let token = on.log_in_warm(&node).await?;
+    on.log_in_warm(&node).await?;
+    node.cache.reset();
+    let page = crate::primary::Page::first(10);
+    let devices = node.app.list(&user_id(1)?, Some(token.id()), &page).await?.items;
+    expect(devices.len(), 2)?;
+    let current: Vec<_> = devices.iter().filter(|device| device.is_current).collect();
+    expect(current.iter().map(|device| device.id).collect::<Vec<_>>(), vec![token.id()])?;
+    expect(node.app.census(None).await?.active, 2)?;
+    expect((node.cache.total(), node.app.now()), (0, NOW))
+}

@@ -1,0 +1,223 @@
+//! What a run found: verdicts, as data, text and Markdown.
+
+use std::fmt;
+use std::fmt::Write as _;
+use std::panic::Location;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::error::Error;
+
+/// Why a case failed, and where it said so.
+#[derive(Clone, Debug)]
+pub struct Violation {
+    message: String,
+    place: &'static Location<'static>,
+}
+
+impl Violation {
+    /// A violation found at the caller's place.
+    #[track_caller]
+    pub fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into(), place: Location::caller() }
+    }
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({}:{})", self.message, self.place.file(), self.place.line())
+    }
+}
+
+impl From<Error> for Violation {
+    #[track_caller]
+    fn from(error: Error) -> Self {
+        Self::new(format!("unexpected error: {error:?}"))
+    }
+}
+
+/// `got` must equal `wanted`.
+#[track_caller]
+#[expect(clippy::needless_pass_by_value, reason = "cases read better without references")]
+pub(super) fn expect<T: PartialEq + fmt::Debug>(got: T, wanted: T) -> Result<(), Violation> {
+    if got == wanted {
+        return Ok(());
+    }
+    Err(Violation::new(format!("got {got:?}, wanted {wanted:?}")))
+}
+
+/// `holds` must be true.
+#[track_caller]
+pub(super) fn ensure(holds: bool, what: &str) -> Result<(), Violation> {
+    if holds { Ok(()) } else { Err(Violation::new(what)) }
+}
+
+/// The result must be an error of this kind.
+#[track_caller]
+pub(super) fn refused<T: fmt::Debug>(
+    result: Result<T, Error>,
+    is_wanted: impl Fn(&crate::error::ErrorKind) -> bool,
+) -> Result<(), Violation> {
+    match result {
+        Err(error) if is_wanted(error.kind()) => Ok(()),
+        other => Err(Violation::new(format!("got {other:?}, wanted another error"))),
+    }
+}
+
+/// What came of a case.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The contract holds.
+    Pass,
+    /// The weaker promise that the adapter declared holds.
+    Weak {
+        /// Which declared difference.
+        capability: String,
+        /// The bound that was asserted.
+        bound: Duration,
+    },
+    /// It doesn't hold.
+    Fail {
+        /// What was found.
+        detail: String,
+    },
+}
+
+/// One case on one adapter.
+#[derive(Clone, Debug)]
+pub struct CaseReport {
+    /// The ids it stands for.
+    pub id: &'static str,
+    /// Its name.
+    pub name: &'static str,
+    /// The sentence it proves.
+    pub title: &'static str,
+    /// What came of it.
+    pub verdict: Verdict,
+}
+
+/// Every case on one adapter.
+#[derive(Clone, Debug)]
+pub struct AdapterReport {
+    /// The adapter, or the pair as `layered:primary+secondary`.
+    pub name: String,
+    /// `primary`, `secondary` or `layered`.
+    pub role: &'static str,
+    /// The cases, in the order of the suite.
+    pub cases: Vec<CaseReport>,
+}
+
+impl AdapterReport {
+    /// How many cases passed, weak ones included, and how many failed. No case at all is a failure.
+    pub fn counts(&self) -> (usize, usize) {
+        let is_failed = |case: &&CaseReport| matches!(case.verdict, Verdict::Fail { .. });
+        let failed = self.cases.iter().filter(is_failed).count();
+        if self.cases.is_empty() { (0, 1) } else { (self.cases.len() - failed, failed) }
+    }
+
+    /// Panics with the whole report unless every case passed; for an adapter's own tests.
+    ///
+    /// # Panics
+    ///
+    /// When a case failed, or none ran.
+    pub fn assert_conforms(&self) {
+        let report = Report { adapters: vec![self.clone()] };
+        assert!(self.counts().1 == 0, "{}", report.text());
+    }
+}
+
+/// Every case on every adapter.
+#[derive(Clone, Debug, Default)]
+pub struct Report {
+    /// The adapters, in the order they ran.
+    pub adapters: Vec<AdapterReport>,
+}
+
+impl Report {
+    /// How many cases passed and failed.
+    pub fn counts(&self) -> (usize, usize) {
+        let counts = self.adapters.iter().map(AdapterReport::counts);
+        counts.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1))
+    }
+
+    /// The report for programs.
+    pub fn to_json(&self) -> String {
+        let adapters: Vec<Value> = self.adapters.iter().map(adapter_json).collect();
+        json!({ "adapters": adapters }).to_string()
+    }
+
+    /// The report for a terminal: what failed and what is weak, and the sum.
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        for adapter in &self.adapters {
+            let (passed, failed) = adapter.counts();
+            let _ = writeln!(text, "{:<28} {passed} passed, {failed} failed", adapter.name);
+            for case in &adapter.cases {
+                let (id, name) = (case.id, case.name);
+                let _ = match &case.verdict {
+                    Verdict::Pass => Ok(()),
+                    Verdict::Weak { capability, bound } => {
+                        writeln!(text, "  WEAK({capability}, {bound:?}) {id} {name}")
+                    }
+                    Verdict::Fail { detail } => writeln!(text, "  FAIL {id} {name}: {detail}"),
+                };
+            }
+        }
+        text
+    }
+
+    /// The report for a README: a row per adapter, and every weak case spelled out.
+    pub fn markdown(&self) -> String {
+        let mut text = "| adapter | role | cases | pass | weak | fail |\n".to_owned();
+        text.push_str("|---|---|---:|---:|---:|---:|\n");
+        let mut weak = String::new();
+        for adapter in &self.adapters {
+            let (passed, failed) = adapter.counts();
+            let mut weaker = 0;
+            for case in &adapter.cases {
+                if let Verdict::Weak { capability, bound } = &case.verdict {
+                    weaker += 1;
+                    let (name, id) = (&adapter.name, case.id);
+                    let _ = writeln!(weak, "- `{name}` {id}: weak by {capability}, {bound:?}");
+                }
+            }
+            let _ = writeln!(
+                text,
+                "| `{}` | {} | {} | {} | {weaker} | {failed} |",
+                adapter.name,
+                adapter.role,
+                adapter.cases.len(),
+                passed - weaker,
+            );
+        }
+        if !weak.is_empty() {
+            text.push('\n');
+            text.push_str(&weak);
+        }
+        text
+    }
+}
+
+fn adapter_json(adapter: &AdapterReport) -> Value {
+    let cases: Vec<Value> = adapter.cases.iter().map(case_json).collect();
+    json!({ "name": adapter.name, "role": adapter.role, "cases": cases })
+}
+
+fn case_json(case: &CaseReport) -> Value {
+    let (verdict, capability, bound, detail) = match &case.verdict {
+        Verdict::Pass => ("pass", None, None, None),
+        Verdict::Weak { capability, bound } => {
+            ("weak", Some(capability.as_str()), u64::try_from(bound.as_millis()).ok(), None)
+        }
+        Verdict::Fail { detail } => ("fail", None, None, Some(detail.as_str())),
+    };
+    json!({
+        "id": case.id,
+        "title": case.title,
+        "verdict": verdict,
+        "capability": capability,
+        "bound_ms": bound,
+        "detail": detail,
+    })
+}

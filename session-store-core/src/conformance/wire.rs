@@ -1,0 +1,170 @@
+//! The wire between a store and whoever uses it: calls are counted, held, lost and refused.
+
+use std::sync::Arc;
+
+use futures_channel::oneshot;
+use parking_lot::Mutex;
+
+use crate::error::{Error, ErrorKind, Result};
+
+/// An operation of either store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[expect(missing_docs, reason = "they are the methods of the traits")]
+pub enum Op {
+    Get,
+    Reserve,
+    Swap,
+    Remove,
+    Find,
+    Insert,
+    Update,
+    Touch,
+    Revoke,
+    UpdateUser,
+    DeleteUser,
+    Sweep,
+    Drain,
+    Acknowledge,
+    Other,
+}
+
+/// Where on the wire something happens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Point {
+    /// The request is on its way.
+    Before,
+    /// The operation is done and its reply on the way.
+    After,
+}
+
+/// A call that is held.
+#[derive(Debug)]
+pub struct Hold {
+    reached: oneshot::Receiver<()>,
+    release: oneshot::Sender<()>,
+}
+
+impl Hold {
+    /// Waits until the call has come to the point.
+    pub async fn reached(&mut self) {
+        let _ = (&mut self.reached).await;
+    }
+
+    /// Lets the call go on.
+    pub fn release(self) {
+        let _ = self.release.send(());
+    }
+}
+
+#[derive(Debug)]
+enum Trouble {
+    Hold(oneshot::Sender<()>, oneshot::Receiver<()>),
+    Fail,
+    Hang,
+}
+
+#[derive(Debug)]
+struct Rule {
+    op: Op,
+    point: Point,
+    trouble: Trouble,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    calls: Vec<Op>,
+    rules: Vec<Rule>,
+    down: bool,
+}
+
+/// One store's wire.
+#[derive(Clone, Debug, Default)]
+pub struct Wire(Arc<Mutex<State>>);
+
+impl Wire {
+    /// Holds the next call of `op` at `point`.
+    pub fn hold(&self, op: Op, point: Point) -> Hold {
+        let (at_point, reached) = oneshot::channel();
+        let (release, released) = oneshot::channel();
+        self.add(op, point, Trouble::Hold(at_point, released));
+        Hold { reached, release }
+    }
+
+    /// Refuses the next call of `op`: nothing happens.
+    pub fn fail(&self, op: Op) {
+        self.add(op, Point::Before, Trouble::Fail);
+    }
+
+    /// Loses the reply of the next call of `op`: it happens all the same.
+    pub fn lose_reply(&self, op: Op) {
+        self.add(op, Point::After, Trouble::Fail);
+    }
+
+    /// Never answers the next call of `op`.
+    pub fn hang(&self, op: Op) {
+        self.add(op, Point::Before, Trouble::Hang);
+    }
+
+    /// Refuses every call, or none any more.
+    pub fn set_down(&self, down: bool) {
+        self.0.lock().down = down;
+    }
+
+    /// How often `op` was called.
+    pub fn count(&self, op: Op) -> usize {
+        self.0.lock().calls.iter().filter(|call| **call == op).count()
+    }
+
+    /// How often anything was called.
+    pub fn total(&self) -> usize {
+        self.0.lock().calls.len()
+    }
+
+    /// Forgets what was counted.
+    pub fn reset(&self) {
+        self.0.lock().calls.clear();
+    }
+
+    fn add(&self, op: Op, point: Point, trouble: Trouble) {
+        self.0.lock().rules.push(Rule { op, point, trouble });
+    }
+
+    fn take(&self, op: Op, point: Point) -> Option<Trouble> {
+        let mut state = self.0.lock();
+        let place = state.rules.iter().position(|rule| rule.op == op && rule.point == point)?;
+        Some(state.rules.remove(place).trouble)
+    }
+
+    /// Runs `call` as this wire lets it.
+    pub(super) async fn carry<T>(
+        &self,
+        op: Op,
+        call: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
+        let is_down = {
+            let mut state = self.0.lock();
+            state.calls.push(op);
+            state.down
+        };
+        if is_down {
+            return Err(Error::new(ErrorKind::Unavailable, "wire"));
+        }
+        self.pass(op, Point::Before, ErrorKind::Unavailable).await?;
+        let result = call.await;
+        self.pass(op, Point::After, ErrorKind::Timeout).await?;
+        result
+    }
+
+    async fn pass(&self, op: Op, point: Point, kind: ErrorKind) -> Result<()> {
+        match self.take(op, point) {
+            None => Ok(()),
+            Some(Trouble::Fail) => Err(Error::new(kind, "wire")),
+            Some(Trouble::Hang) => std::future::pending().await,
+            Some(Trouble::Hold(reached, released)) => {
+                let _ = reached.send(());
+                let _ = released.await;
+                Ok(())
+            }
+        }
+    }
+}

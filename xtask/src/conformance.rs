@@ -1,0 +1,153 @@
+//! `cargo xtask conformance`: every adapter against the suite.
+//!
+//! It writes what it found with [`crate::generated`]: first every ledger, then the matrix.
+
+use std::fmt::Write;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use session_store_core::conformance::{
+    AdapterReport, Filter, Report, Verdict as Found, run_layered, run_primary, run_secondary,
+};
+use session_store_memory::{MemoryCacheHarness, MemoryHarness};
+use session_store_sqlite::SqliteHarness;
+
+use crate::cli::{Failure, Verdict, say};
+use crate::generated;
+use crate::test::Tally;
+
+/// Every name that `--adapter` takes, in the order of the matrix.
+const ADAPTERS: [&str; 5] = [
+    "memory",
+    "sqlite",
+    "memory-cache",
+    "layered:memory+memory-cache",
+    "layered:sqlite+memory-cache",
+];
+
+/// What was asked for.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Asked {
+    adapters: Vec<String>,
+    json: Option<PathBuf>,
+    filter: Option<String>,
+}
+
+impl Asked {
+    fn parse(arguments: &[String]) -> Result<Self, Failure> {
+        let mut asked = Self::default();
+        let mut rest = arguments.iter();
+        while let Some(flag) = rest.next() {
+            let value = rest.next().ok_or_else(|| Failure::new(format!("{flag} needs a value")))?;
+            match flag.as_str() {
+                "--adapter" if ADAPTERS.contains(&value.as_str()) => {
+                    asked.adapters.push(value.clone());
+                }
+                "--adapter" => {
+                    let known = ADAPTERS.join(", ");
+                    return Err(Failure::new(format!("no adapter {value:?}; there are {known}")));
+                }
+                "--json" => asked.json = Some(PathBuf::from(value)),
+                "--case" => asked.filter = Some(value.clone()),
+                _ => return Err(Failure::new(format!("conformance: unknown option {flag:?}"))),
+            }
+        }
+        Ok(asked)
+    }
+
+    fn is_whole(&self) -> bool {
+        self.adapters.is_empty() && self.filter.is_none()
+    }
+
+    fn wants(&self, name: &str) -> bool {
+        self.adapters.is_empty() || self.adapters.iter().any(|adapter| adapter == name)
+    }
+}
+
+/// Runs the suite against the adapters that were asked for; a whole run rewrites the generated
+/// parts of the repository.
+pub(crate) fn run(root: &Path, arguments: &[String]) -> Result<Verdict, Failure> {
+    let asked = Asked::parse(arguments)?;
+    let report = report(&asked)?;
+    say(&report.text());
+    if let Some(path) = &asked.json {
+        let name = path.display().to_string();
+        fs::write(path, report.to_json()).map_err(|error| Failure::io(&name, &error))?;
+    }
+    if asked.is_whole() {
+        for adapter in &report.adapters {
+            generated::write_ledger(root, &adapter.name.replace(':', "-"), &ledger(adapter))?;
+        }
+        generated::write_matrix(root, &report.markdown())?;
+    }
+    let (passed, failed) = report.counts();
+    say(&format!("{passed} passed, {failed} failed"));
+    Ok(if failed == 0 { Verdict::Held } else { Verdict::Broken })
+}
+
+/// What the suite adds to the sum that `cargo xtask test` prints; writes nothing.
+pub(crate) fn tally() -> Result<Tally, Failure> {
+    let report = report(&Asked::default())?;
+    say(&report.text());
+    let (passed, failed) = report.counts();
+    Ok(Tally { passed: passed as u64, failed: failed as u64 })
+}
+
+fn report(asked: &Asked) -> Result<Report, Failure> {
+    let memory: &'static MemoryHarness = Box::leak(Box::default());
+    let sqlite = SqliteHarness::new().map_err(|error| Failure::new(error.to_string()))?;
+    // The suite runs once in the life of this process.
+    let sqlite: &'static SqliteHarness = Box::leak(Box::new(sqlite));
+    let filter = Filter { containing: asked.filter.clone() };
+    let mut adapters = Vec::new();
+    futures_executor::block_on(async {
+        for name in ADAPTERS.into_iter().filter(|name| asked.wants(name)) {
+            adapters.push(match name {
+                "memory" => run_primary(memory, &filter).await,
+                "sqlite" => run_primary(sqlite, &filter).await,
+                "memory-cache" => run_secondary(&MemoryCacheHarness, &filter).await,
+                "layered:memory+memory-cache" => {
+                    run_layered(memory, &MemoryCacheHarness, &filter).await
+                }
+                _ => run_layered(sqlite, &MemoryCacheHarness, &filter).await,
+            });
+        }
+    });
+    Ok(Report { adapters })
+}
+
+/// Every promise that is weaker than the strongest, with its bound.
+fn ledger(adapter: &AdapterReport) -> String {
+    let mut text = format!("adapter = {:?}\n", adapter.name);
+    for case in &adapter.cases {
+        if let Found::Weak { capability, bound } = &case.verdict {
+            let bound = bound.as_millis();
+            // Writing into a string can't fail.
+            let _ = write!(
+                text,
+                "\n[[weak]]\nid = {:?}\ntitle = {:?}\ncapability = {capability:?}\nbound_ms = {bound}\n",
+                case.id, case.title
+            );
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(text: &str) -> Vec<String> {
+        text.split(' ').map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn options_are_read_and_unknown_ones_refused() {
+        let asked = Asked::parse(&words("--adapter sqlite --json out.json --case P-04"));
+        let asked = asked.unwrap_or_default();
+        assert!(asked.wants("sqlite") && !asked.wants("memory") && !asked.is_whole());
+        assert!(Asked::parse(&words("--adapter oracle")).is_err());
+        assert!(Asked::parse(&words("--adapter")).is_err());
+        assert!(Asked::parse(&words("--fast yes")).is_err());
+    }
+}

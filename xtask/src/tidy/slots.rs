@@ -1,0 +1,126 @@
+//! Where things lie in an adapter: the same few files in each, so that knowing one is knowing all.
+
+use std::collections::BTreeSet;
+
+use crate::violation::Violation;
+
+const ADAPTERS: [&str; 5] = [
+    "session-store-postgres",
+    "session-store-redis",
+    "session-store-kv",
+    "session-store-sqlite",
+    "session-store-memory",
+];
+const SLOTS: [&str; 7] =
+    ["lib.rs", "config.rs", "store.rs", "cache.rs", "row.rs", "error.rs", "migrate.rs"];
+
+/// What one adapter has beyond the slots, and why. A path that ends in `/` is a folder: it holds `mod.rs` and slots.
+const EXTRA: [(&str, &str, &str); 20] = [
+    (
+        "session-store-sqlite",
+        "thread.rs",
+        "rusqlite blocks, so statements run on threads of their own",
+    ),
+    ("session-store-sqlite", "schema.rs", "the checked names that statements are made of"),
+    ("session-store-sqlite", "read.rs", "statements that run on reader threads"),
+    ("session-store-sqlite", "write.rs", "statements that create and change sessions"),
+    ("session-store-sqlite", "ending.rs", "statements that end and remove sessions"),
+    ("session-store-sqlite", "users.rs", "the store's statements about users"),
+    (
+        "session-store-sqlite",
+        "log.rs",
+        "the invalidation log is a part of the store with its own statements",
+    ),
+    ("session-store-sqlite", "harness.rs", "how the suite gets at the store"),
+    ("session-store-memory", "tables.rs", "the tables that a database would have"),
+    ("session-store-memory", "log.rs", "the invalidation log that triggers would write"),
+    ("session-store-memory", "users.rs", "the store's operations on users"),
+    ("session-store-memory", "sessions.rs", "the store's operations on sessions"),
+    ("session-store-memory", "ending.rs", "how sessions end"),
+    ("session-store-memory", "page.rs", "keyset pages over ordered sets"),
+    ("session-store-memory", "pool.rs", "the room of a cache, counted as a whole"),
+    ("session-store-memory", "shard.rs", "one part of the cache's map"),
+    ("session-store-memory", "host.rs", "a clock for the crate's own tests"),
+    ("session-store-memory", "cache/tests.rs", "the cache's own tests"),
+    ("session-store-memory", "store/tests.rs", "the store's own tests"),
+    ("session-store-memory", "harness.rs", "how the suite gets at store and cache"),
+];
+
+/// Checks the files of every adapter, given all paths of the tree.
+pub(super) fn check(paths: &[String]) -> Vec<Violation> {
+    let mut found = Vec::new();
+    for adapter in ADAPTERS {
+        let inside = |folder: &str| -> BTreeSet<&str> {
+            let prefix = format!("{adapter}/{folder}/");
+            paths.iter().filter_map(|path| path.strip_prefix(&prefix)).collect()
+        };
+        let sources = inside("src");
+        for slot in sources.iter().filter(|slot| !is_known(adapter, slot)) {
+            let what = "no slot of an adapter; add it to the table in xtask/src/tidy/slots.rs with its reason";
+            found.push(Violation::new(&format!("{adapter}/src/{slot}"), 1, "slots", what));
+        }
+        let implements = sources.iter().any(|slot| matches!(name(slot), "store.rs" | "cache.rs"));
+        if implements && !inside("tests").iter().any(|test| test.contains("conformance")) {
+            let what = "an adapter without tests/conformance.rs";
+            found.push(Violation::new(&format!("{adapter}/src/lib.rs"), 1, "slots", what));
+        }
+    }
+    found
+}
+
+fn is_known(adapter: &str, slot: &str) -> bool {
+    let mut extra = EXTRA.iter().filter(|(owner, ..)| *owner == adapter).map(|(_, path, _)| *path);
+    SLOTS.contains(&slot)
+        || extra.any(|path| path == slot || (path.ends_with('/') && is_in_folder(slot, path)))
+}
+
+fn is_in_folder(slot: &str, folder: &str) -> bool {
+    slot.strip_prefix(folder).is_some_and(|file| file == "mod.rs" || SLOTS[1..].contains(&file))
+}
+
+fn name(slot: &str) -> &str {
+    slot.rsplit('/').next().unwrap_or(slot)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn violations(paths: &[&str]) -> usize {
+        check(&paths.iter().map(ToString::to_string).collect::<Vec<_>>()).len()
+    }
+
+    #[test]
+    fn an_adapter_of_slots_is_clean() {
+        let tests = "session-store-sqlite/tests/conformance.rs";
+        assert_eq!(
+            violations(&[
+                "session-store-sqlite/src/store.rs",
+                "session-store-sqlite/src/lib.rs",
+                tests
+            ]),
+            0
+        );
+        assert_eq!(violations(&["session-store-sqlite/src/thread.rs"]), 0);
+        assert_eq!(violations(&["session-store-core/src/anything.rs", "src/web/layer.rs"]), 0);
+    }
+
+    #[test]
+    fn any_other_file_needs_a_reason() {
+        assert_eq!(violations(&["session-store-redis/src/thread.rs"]), 1);
+        assert_eq!(violations(&["session-store-redis/src/deep/config.rs"]), 1);
+    }
+
+    #[test]
+    fn a_store_without_its_conformance_test_is_refused() {
+        assert_eq!(violations(&["session-store-sqlite/src/store.rs"]), 1);
+    }
+
+    #[test]
+    fn a_folder_holds_slots_and_mod_only() {
+        assert!(is_in_folder("dynamodb/store.rs", "dynamodb/"));
+        assert!(is_in_folder("dynamodb/mod.rs", "dynamodb/"));
+        assert!(!is_in_folder("dynamodb/lib.rs", "dynamodb/"));
+        assert!(!is_in_folder("dynamodb/table.rs", "dynamodb/"));
+    }
+}
