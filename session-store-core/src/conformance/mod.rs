@@ -16,6 +16,7 @@ mod primary;
 mod secondary;
 mod layered;
 mod token;
+pub mod explore;
 
 pub use harness::{Deed, Guard, PrimaryHarness, SecondaryHarness};
 pub use host::{TestClock, TestRuntime};
