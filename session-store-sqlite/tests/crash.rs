@@ -1,0 +1,127 @@
+//! What a process that dies, or several that start at once, leave behind.
+#![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use session_store_core::{
+    CredentialEpoch, Json, Metadata, NewSession, PrimaryStore, SecretHash, Session, SessionId,
+    Timestamp, Ttl, User, UserId,
+};
+use session_store_sqlite::{SqliteConfig, SqliteStore};
+
+const NOW: Timestamp = Timestamp::from_millis(1_800_000_000_000);
+const COUNT: u16 = 1_000;
+
+fn session(number: u16) -> Session {
+    let mut id = [0; 16];
+    id[..2].copy_from_slice(&number.to_be_bytes());
+    Session {
+        id: SessionId::from_bytes(id),
+        user_id: Some(UserId::new("ada").unwrap()),
+        secret_hash: SecretHash::from_bytes([7; 32]),
+        previous: None,
+        created_at: NOW,
+        authenticated_at: Some(NOW),
+        last_seen_at: NOW,
+        expires_at: NOW.plus(Duration::from_hours(1)),
+        absolute_expires_at: None,
+        idle_timeout: Ttl::new(Duration::from_hours(1)).unwrap(),
+        rotated_at: NOW,
+        metadata: Metadata { device: Some(format!("device {number}")), ..Metadata::default() },
+        remember: false,
+        aal: None,
+        amr: vec!["pwd".to_owned()],
+        external_sid: None,
+        data: Json::of(&number).unwrap(),
+        version: 1,
+        credential_epoch: CredentialEpoch(0),
+        revoked: None,
+    }
+}
+
+/// This test binary again, running one of the children below.
+fn child(name: &str, path: &Path) -> Child {
+    Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", name, "--nocapture"])
+        .env("SESSION_STORE_CHILD", path)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+fn child_path() -> Option<std::path::PathBuf> {
+    std::env::var_os("SESSION_STORE_CHILD").map(Into::into)
+}
+
+/// Runs only as a child: creates sessions and prints each one that was acknowledged.
+#[tokio::test]
+async fn child_creates() {
+    let Some(path) = child_path() else { return };
+    let store = SqliteStore::open(&SqliteConfig::new(path)).unwrap();
+    for number in 1..=COUNT {
+        let new = NewSession { session: session(number), limit: None };
+        store.insert(&new, NOW).await.unwrap();
+        report(number);
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "the parent reads it")]
+fn report(number: u16) {
+    println!("acknowledged {number}");
+}
+
+/// Runs only as a child: opens the database, which brings the schema up to date.
+#[tokio::test]
+async fn child_migrates() {
+    let Some(path) = child_path() else { return };
+    let store = SqliteStore::open(&SqliteConfig::new(path)).unwrap();
+    assert_eq!(store.count_users().await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn what_was_acknowledged_survives_a_kill() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("sessions.db");
+    {
+        let store = SqliteStore::open(&SqliteConfig::new(&path)).unwrap();
+        let ada = User::new(UserId::new("ada").unwrap(), NOW);
+        store.insert_user(&ada, NOW).await.unwrap();
+    }
+    let mut victim = child("child_creates", &path);
+    let mut acknowledged = Vec::new();
+    for line in BufReader::new(victim.stdout.take().unwrap()).lines() {
+        if let Some(number) = line.unwrap().strip_prefix("acknowledged ") {
+            acknowledged.push(number.parse::<u16>().unwrap());
+        }
+        if acknowledged.len() == usize::from(COUNT) / 2 {
+            // SIGKILL on Unix; what is still in the pipe was acknowledged too.
+            victim.kill().unwrap();
+        }
+    }
+    victim.wait().unwrap();
+    assert!(acknowledged.len() >= usize::from(COUNT) / 2, "{}", acknowledged.len());
+    assert!(acknowledged.len() < usize::from(COUNT), "the child was not killed in the middle");
+    let store = SqliteStore::open(&SqliteConfig::new(&path)).unwrap();
+    for number in 1..=COUNT {
+        let found = store.find(&session(number).id).await.unwrap().snapshot;
+        let whole = found.as_ref().map(|found| found.session == session(number));
+        assert_ne!(whole, Some(false), "session {number} is half there");
+        assert!(whole.is_some() || !acknowledged.contains(&number), "session {number} is lost");
+    }
+}
+
+#[test]
+fn eight_processes_may_start_at_once() {
+    for _ in 0..3 {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("sessions.db");
+        let children: Vec<_> = (0..8).map(|_| child("child_migrates", &path)).collect();
+        for one in children {
+            let output = one.wait_with_output().unwrap();
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+        }
+    }
+}
