@@ -26,10 +26,12 @@ pub(super) fn blocks(tokens: &TokenStream) -> Vec<Block> {
         let mut end = None;
         for (at, group) in attributes(level) {
             let Some(text) = doc(group) else { continue };
-            if end != Some(at) {
+            // A comment of the file and one of its first item may touch, and are two.
+            let is_inner = is_punct(level.get(at + 1), '!');
+            if end != Some((at, is_inner)) {
                 blocks.push(Block::default());
             }
-            end = Some(at + if is_punct(level.get(at + 1), '!') { 3 } else { 2 });
+            end = Some((at + if is_inner { 3 } else { 2 }, is_inner));
             let first = line(&level[at]);
             let lines = text
                 .lines()
