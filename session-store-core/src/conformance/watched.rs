@@ -7,9 +7,9 @@ use async_trait::async_trait;
 use super::wire::{Op, Wire};
 use crate::error::Result;
 use crate::primary::{
-    CacheName, CacheRegistration, Census, Deleted, Drained, Found, Inserted, Listing, LogId, Page,
-    PrimaryPromise, PrimaryStore, RevokedSessions, Selection, SessionChange, SweepBounds, Swept,
-    Touch, Touched, Update, Which,
+    CacheName, CacheRegistration, CacheScope, Census, Deleted, Drained, Found, Inserted, Listing,
+    LogId, Page, PrimaryPromise, PrimaryStore, RevokedSessions, Selection, SessionChange,
+    SweepBounds, Swept, Touch, Touched, Update, Which,
 };
 use crate::secondary::{CacheKey, Record, Reservation, SecondaryPromise, SecondaryStore, SwapTtl};
 use crate::session::{NewSession, Reason, Session};
@@ -33,6 +33,8 @@ pub struct WatchedSecondary {
     pub store: Arc<dyn SecondaryStore>,
     /// What happens to calls.
     pub wire: Wire,
+    /// Whether it is declared shared: several nodes of a case use one object.
+    pub is_shared: bool,
 }
 
 #[async_trait]
@@ -139,7 +141,11 @@ impl PrimaryStore for WatchedPrimary {
 #[deny(clippy::missing_trait_methods)]
 impl SecondaryStore for WatchedSecondary {
     fn promise(&self) -> SecondaryPromise {
-        self.store.promise()
+        let mut promise = self.store.promise();
+        if self.is_shared {
+            promise.scope = CacheScope::Shared;
+        }
+        promise
     }
 
     fn epoch(&self) -> u64 {

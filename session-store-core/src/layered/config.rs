@@ -22,7 +22,7 @@ pub enum OnCacheFailure {
     /// Return at once and say how long the old entry may still be served.
     #[default]
     Report,
-    /// Wait until no old entry can be left, then say `Immediate`.
+    /// Wait until no old entry can be left, in near caches too, then say `Immediate`.
     WaitOut,
     /// Try again for this long, until this node or another one has told the cache.
     WaitDrain(Duration),

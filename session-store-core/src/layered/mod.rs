@@ -59,8 +59,10 @@ use near::Near;
 /// - Another node reads once for itself, and a read that fails leaves nobody waiting
 ///   \[K6-F04 K6-F05\].
 /// - Eviction, a restart of the cache, an expired lease or a late removal at any moment cost a read
-///   and nothing else \[K6-R12 K6-R15 K6-R19\].
+///   and nothing else \[K6-R12 K6-R15 K6-R17 K6-R19 K6-U04\].
 /// - An entry never outlives its session \[L-05\].
+/// - With a near cache this node sees a revocation at once, and another one within its TTL, which
+///   `WaitOut` waits for \[K6-L01 K6-L02 K6-L03 K6-L04\].
 /// - Unknown ids cost one read per window, and push no live session out \[L-46\].
 /// - Trouble with the cache never fails a lookup \[L-10 L-11\].
 /// - Trouble with the primary is an error and never the answer "there is no such session" \[L-15\].

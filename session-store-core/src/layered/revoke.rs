@@ -87,10 +87,23 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
             near.purge(&keys);
         }
         let own = match removed {
-            Ok(()) => inner.healthy(),
+            Ok(()) => self.after_removal().await,
             Err(_) => self.after_failure(&keys).await,
         };
         own.weaker(self.bound_of_others().await)
+    }
+
+    /// What is left when the cache has forgotten: near caches of other processes, or caches that
+    /// can't be reached at all.
+    async fn after_removal(&self) -> Visibility {
+        let inner = &self.inner;
+        match (inner.healthy(), inner.config.on_cache_failure) {
+            (Visibility::Within(bound), OnCacheFailure::WaitOut) => {
+                inner.host.runtime.sleep(bound).await;
+                Visibility::Immediate
+            }
+            (healthy, _) => healthy,
+        }
     }
 
     async fn after_failure(&self, keys: &[CacheKey]) -> Visibility {

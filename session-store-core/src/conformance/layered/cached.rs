@@ -27,7 +27,8 @@ type Numbers = Cached<Arc<WatchedSecondary>, u32>;
 
 fn cached(on: &PairBench) -> (Numbers, Wire) {
     let wire = Wire::default();
-    let store = WatchedSecondary { store: Arc::clone(&on.secondary), wire: wire.clone() };
+    let store =
+        WatchedSecondary { store: Arc::clone(&on.secondary), wire: wire.clone(), is_shared: false };
     (Cached::new(Arc::new(store), CachedConfig::default(), on.host()), wire)
 }
 

@@ -8,6 +8,8 @@ mod users;
 mod policy;
 mod touch;
 mod cached;
+mod near;
+mod late;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -105,7 +107,11 @@ impl PairBench {
     ) -> Result<Layered<Arc<WatchedPrimary>, Arc<WatchedSecondary>>> {
         let (primary, secondary) = (Arc::clone(&self.primary), Arc::clone(&self.secondary));
         let primary = Arc::new(WatchedPrimary { store: primary, wire: db.clone() });
-        let secondary = Arc::new(WatchedSecondary { store: secondary, wire: cache.clone() });
+        let secondary = Arc::new(WatchedSecondary {
+            store: secondary,
+            wire: cache.clone(),
+            is_shared: config.topology == Topology::ManyProcesses && config.near_ttl.is_some(),
+        });
         Layered::new(primary, secondary, config, self.host())
     }
 
@@ -170,6 +176,8 @@ fn cases() -> impl Iterator<Item = &'static Case<PairBench>> {
         policy::CASES,
         touch::CASES,
         cached::CASES,
+        near::CASES,
+        late::CASES,
     ]
     .into_iter()
     .flatten()

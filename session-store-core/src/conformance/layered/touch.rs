@@ -14,7 +14,7 @@ checks! { PairBench;
         "A thousand hits within a touch interval cause one write.",
     "L-51" a_failed_flush_is_made_up_for "Touches that could not be written are written next time.",
     "L-52" a_late_touch_revives_nothing "A queued touch of a revoked session changes nothing.",
-    "L-05 L-06" an_entry_never_outlives_its_session
+    "L-05 L-06 K6-C02" an_entry_never_outlives_its_session
         "With little time left nothing is cached, and a cached entry ends with the session.",
 }
 

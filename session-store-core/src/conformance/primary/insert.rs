@@ -20,13 +20,14 @@ checks! { PrimaryBench;
         "A taken id is a conflict, expired or not, and the stored session is unchanged.",
     "P-06 X8-P-06" a_past_deadline_is_refused
         "A deadline that is not after now is refused, and nothing is stored.",
-    "P-59" the_limit_of_data_is_exact "Data at the declared size is stored, one byte more refused.",
+    "P-100" the_limit_of_data_is_exact "Data at the declared size is stored, one byte more refused.",
     "P-85" the_limit_holds_under_parallel_logins
         "Of 20 parallel logins under a limit of 3, the least recently used are ended.",
     "P-86" a_full_user_is_refused_and_the_dead_do_not_count
         "In reject mode one too many is refused; expired and revoked sessions do not count.",
     "P-90 P-102" any_text_is_kept "Every text comes back as it was given, whatever it contains.",
-    "P-94" deadlines_are_never_later "A deadline comes back equal, or earlier within the precision.",
+    "P-92 P-94" deadlines_are_never_later "A deadline comes back equal, or earlier within the precision.",
+    "P-59" nothing_is_immortal "At the end of time every session is expired, and is swept.",
     "P-98" neighbours_do_not_meet "Two namespaces never see each other's rows.",
     "K6-A04" stale_credentials_are_refused
         "A login that verified credentials changed or revoked since is refused.",
@@ -189,6 +190,18 @@ async fn deadlines_are_never_later(on: &PrimaryBench) -> Outcome {
     };
     on.store.insert(&new(last.clone()), NOW).await?;
     expect(on.stored(last.id).await?, Some(last))
+}
+
+async fn nothing_is_immortal(on: &PrimaryBench) -> Outcome {
+    on.store.insert(&new(guest(1)), NOW).await?;
+    on.store.insert(&new(Session { absolute_expires_at: None, ..guest(2) }), NOW).await?;
+    let last = crate::time::Timestamp::MAX;
+    on.store.insert(&new(Session { expires_at: last, ..guest(3) }), NOW).await?;
+    let touch = super::super::sample::touch(2, 1, i64::MAX / 4);
+    on.store.touch(&[touch]).await?;
+    expect(on.store.census(last, None).await?.active, 0)?;
+    let bounds = crate::primary::SweepBounds { expired_before: last, revoked_before: NOW };
+    expect(on.store.sweep(&bounds, 10).await?.removed, 3)
 }
 
 async fn neighbours_do_not_meet(on: &PrimaryBench) -> Outcome {

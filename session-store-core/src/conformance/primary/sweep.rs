@@ -15,7 +15,7 @@ checks! { PrimaryBench;
         "Expired ones up to the bound and revoked ones past retention go, nothing else.",
     "P-80" a_sweep_is_bounded "A sweep removes at most its limit, the oldest first, and ends.",
     "P-81" parallel_sweeps_share_the_work "Parallel sweeps neither fail nor count one twice.",
-    "P-82 X8-P-08" a_touched_session_survives "A session that was touched in time survives.",
+    "P-82 X8-P-08 K6-C01" a_touched_session_survives "A session that was touched in time survives.",
 }
 
 fn bounds(expired: i64, revoked: i64) -> SweepBounds {

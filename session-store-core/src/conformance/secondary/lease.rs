@@ -18,7 +18,7 @@ checks! { SecondaryBench;
     "S-28" a_removed_lease_can_not_be_filled
         "A fill under a lease that was removed, or taken by another, is refused.",
     "S-43" a_swap_creates_nothing "A swap on an absent key leaves it absent.",
-    "X8-S-02" leases_never_repeat "No two grants carry the same lease.",
+    "X8-S-02 K6-R18" leases_never_repeat "No two grants carry the same lease.",
 }
 
 async fn one_reservation_is_granted(on: &SecondaryBench) -> Outcome {
