@@ -76,7 +76,8 @@ fn select(connection: &Connection, schema: &Schema, selection: &Selection) -> Re
             Ok(found)
         }
         Selection::Everyone { limit } => {
-            by("revoked_at IS NULL ORDER BY expires_at, id LIMIT ?1", &[limit])
+            // Active ones first: a step without any tells the caller that all are done.
+            by("revoked_at IS NULL ORDER BY expires_at DESC, id LIMIT ?1", &[limit])
         }
         Selection::Ids(ids) => {
             let mut found = Vec::new();

@@ -30,6 +30,7 @@ pub(crate) fn classify(source: rusqlite::Error) -> Error {
     error(kind).caused_by(source)
 }
 
+/// Sorts a result code, and its text where the code says too little.
 fn kind_of(code: ErrorCode, text: Option<&str>) -> ErrorKind {
     match code {
         ErrorCode::ConstraintViolation => ErrorKind::Conflict,
@@ -50,5 +51,36 @@ fn kind_of(code: ErrorCode, text: Option<&str>) -> ErrorKind {
             ErrorKind::SchemaMismatch { what: "a table or column is missing".into() }
         }
         _ => ErrorKind::Unavailable,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kind(code: ErrorCode) -> ErrorKind {
+        kind_of(code, None)
+    }
+
+    #[test]
+    fn what_the_operator_must_mend_is_configuration() {
+        for code in [ErrorCode::ReadOnly, ErrorCode::PermissionDenied, ErrorCode::CannotOpen] {
+            assert!(matches!(kind(code), ErrorKind::Configuration { .. }), "{code:?}");
+        }
+    }
+
+    #[test]
+    fn what_passes_by_itself_is_retryable() {
+        for code in [ErrorCode::DatabaseBusy, ErrorCode::DatabaseLocked, ErrorCode::DiskFull] {
+            assert!(error(kind(code)).is_retryable(), "{code:?}");
+        }
+    }
+
+    #[test]
+    fn damage_is_told_from_a_foreign_file() {
+        assert_eq!(kind(ErrorCode::DatabaseCorrupt), ErrorKind::Corrupt);
+        assert!(matches!(kind(ErrorCode::NotADatabase), ErrorKind::SchemaMismatch { .. }));
+        let missing = kind_of(ErrorCode::Unknown, Some("no such table: users"));
+        assert!(matches!(missing, ErrorKind::SchemaMismatch { .. }));
     }
 }

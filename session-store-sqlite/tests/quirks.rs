@@ -176,6 +176,32 @@ async fn the_sqlite3_shell_reaches_the_log() {
     assert_eq!(store.find(&SessionId::from_bytes([1; 16])).await.unwrap().snapshot, None);
 }
 
+#[tokio::test]
+async fn one_bad_operation_of_a_group_fails_alone() {
+    let (_folder, path) = folder();
+    let store = SqliteStore::open(&SqliteConfig::new(&path)).unwrap();
+    store.insert_user(&User::new(UserId::new("ada").unwrap(), NOW), NOW).await.unwrap();
+    // All are queued before the writer looks, and every third one is taken or has no user.
+    let news: Vec<_> = (0..60u8)
+        .map(|number| {
+            let mut new = session(if number % 3 == 2 { "nobody" } else { "ada" });
+            new.session.id = SessionId::from_bytes([number - u8::from(number % 3 == 1); 16]);
+            new
+        })
+        .collect();
+    let inserts = news.iter().map(|new| store.insert(new, NOW));
+    let results = futures_util::future::join_all(inserts).await;
+    for (number, result) in results.iter().enumerate() {
+        let kind = result.as_ref().err().map(session_store_core::Error::kind);
+        match number % 3 {
+            0 => assert_eq!(kind, None),
+            1 => assert_eq!(kind, Some(&ErrorKind::Conflict)),
+            _ => assert_eq!(kind, Some(&ErrorKind::UnknownUser)),
+        }
+    }
+    assert_eq!(store.census(NOW, None).await.unwrap().active, 20);
+}
+
 #[test]
 fn queries_use_their_indexes() {
     let (_folder, path) = folder();
