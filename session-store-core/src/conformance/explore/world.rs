@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use super::super::sample;
 use super::quirk::Quirk;
 use super::scenario::Scenario;
 use super::schedule::{Timers, run_now};
@@ -13,14 +14,12 @@ use super::stepped::{SteppedPrimary, SteppedSecondary};
 use crate::codec::{self, Entry};
 use crate::error::Result;
 use crate::host::{BoxFuture, Clock, Runtime};
-use crate::json::Json;
 use crate::layered::Layered;
 use crate::primary::PrimaryStore;
 use crate::secondary::{CacheKey, Record, SecondaryStore, SwapTtl};
-use crate::session::{Metadata, NewSession, Session, State};
+use crate::session::{NewSession, Session, State};
 use crate::time::{Timestamp, Ttl};
-use crate::token::{SecretHash, SessionId};
-use crate::user::CredentialEpoch;
+use crate::token::SessionId;
 
 /// The stores that a scenario runs on, empty and in memory.
 #[derive(Clone, Debug)]
@@ -282,28 +281,5 @@ pub(super) fn key(id: SessionId) -> CacheKey {
 }
 
 pub(super) fn new_session(id: SessionId) -> NewSession {
-    let day = Duration::from_hours(24);
-    let session = Session {
-        id,
-        user_id: None,
-        secret_hash: SecretHash::from_bytes([7; 32]),
-        previous: None,
-        created_at: NOW,
-        authenticated_at: None,
-        last_seen_at: NOW,
-        expires_at: NOW.plus(day),
-        absolute_expires_at: None,
-        idle_timeout: Ttl::from_secs_const(86_400),
-        rotated_at: NOW,
-        metadata: Metadata::default(),
-        remember: false,
-        aal: None,
-        amr: Vec::new(),
-        external_sid: None,
-        data: Json::default(),
-        version: 1,
-        credential_epoch: CredentialEpoch::default(),
-        revoked: None,
-    };
-    NewSession { session, limit: None }
+    sample::new(Session { id, ..sample::guest(1) })
 }
