@@ -133,7 +133,7 @@ impl PrimaryStore for SqliteStore {
     async fn find(&self, id: &SessionId) -> Result<Found> {
         let inline = self.threads.read_inline(|on| read::find(on, &self.schema, id));
         let snapshot = if let Some(found) = inline {
-            found?
+            found
         } else {
             let (schema, id) = (Arc::clone(&self.schema), *id);
             self.threads.read(move |on| read::find(on, &schema, &id)).await?
