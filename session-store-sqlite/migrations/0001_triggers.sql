@@ -3,8 +3,10 @@ CREATE TRIGGER {p}session_user_delete BEFORE DELETE ON {users}
 BEGIN
     DELETE FROM {p}sessions WHERE user_id = OLD.{id};
 END;
+-- Names the old id: it is the one that sessions refer to if the id itself was changed.
 CREATE TRIGGER {p}session_user_update AFTER UPDATE OF {projected} ON {users}
-WHEN EXISTS (SELECT 1 FROM {p}session_caches WHERE is_shared = 1)
+WHEN ({projected_changed})
+    AND EXISTS (SELECT 1 FROM {p}session_caches WHERE is_shared = 1)
 BEGIN
-    INSERT INTO {p}session_log (user_id) VALUES (CAST(NEW.{id} AS TEXT));
+    INSERT INTO {p}session_log (user_id) VALUES (CAST(OLD.{id} AS TEXT));
 END;

@@ -22,7 +22,7 @@ pub(crate) fn script(schema: &Schema) -> String {
     let version = "CREATE TABLE {p}session_schema (version INTEGER NOT NULL) STRICT;\n\
                    INSERT INTO {p}session_schema (version) VALUES (1);\n";
     parts.push(version);
-    schema.sql(&parts.concat())
+    schema.migration(&parts.concat())
 }
 
 /// Brings the schema up to date. Eight processes may do so at once: the first one wins the write

@@ -19,7 +19,8 @@ pub(crate) struct Schema {
     is_verified: &'static str,
     claims: String,
     email: String,
-    projected: String,
+    /// The id, and what a session's reader learns of the user.
+    projected: Vec<String>,
     pub(crate) owns_users: bool,
     pub(crate) has_triggers: bool,
     pub(crate) existing: Option<ExistingUsers>,
@@ -45,7 +46,9 @@ impl Schema {
                 is_verified: "u.is_verified",
                 claims: "u.claims".to_owned(),
                 email: email("u.email".to_owned()),
-                projected: "email, is_verified, role, claims".to_owned(),
+                projected: ["id", "email", "is_verified", "role", "claims"]
+                    .map(str::to_owned)
+                    .into(),
                 owns_users: true,
                 has_triggers: true,
                 existing: None,
@@ -72,11 +75,8 @@ impl Schema {
         let claims = column(&table.claims_column)?;
         let email_column = column(&table.email_column)?;
         let id = quote(&table.id_column)?;
-        let mapped = [&email_column, &role, &claims];
-        let mut projected: Vec<_> = mapped.into_iter().flatten().cloned().collect();
-        if projected.is_empty() {
-            projected.push(id.clone());
-        }
+        let mapped = [&email_column, &role, &claims].into_iter().flatten();
+        let projected = [&id].into_iter().chain(mapped).cloned().collect();
         let or = |column: Option<String>, usual: &str| {
             column.map_or(usual.to_owned(), |name| {
                 format!("COALESCE(CAST(u.{name} AS TEXT), {usual})")
@@ -91,7 +91,7 @@ impl Schema {
             is_verified: "0",
             claims: or(claims, "'{}'"),
             email: email_column.map_or("NULL".to_owned(), |name| email(format!("u.{name}"))),
-            projected: projected.join(", "),
+            projected,
             owns_users: false,
             has_triggers: table.triggers,
             existing: Some(table.clone()),
@@ -103,14 +103,23 @@ impl Schema {
     pub(crate) fn sql(&self, template: &str) -> String {
         let projection =
             format!("{}, {}, {}, {}", self.role, self.is_verified, self.claims, self.email);
-        let id_type = if self.id_type == IdType::Integer { "INTEGER" } else { "TEXT" };
         template
             .replace("{projection}", &projection)
-            .replace("{projected}", &self.projected)
-            .replace("{id_type}", id_type)
             .replace("{users}", &self.users)
             .replace("{id}", &self.id)
             .replace("{p}", &self.prefix)
+    }
+
+    /// The same for the statements of a migration, which know a few more.
+    pub(crate) fn migration(&self, template: &str) -> String {
+        let changed: Vec<_> =
+            self.projected.iter().map(|name| format!("NEW.{name} IS NOT OLD.{name}")).collect();
+        let id_type = if self.id_type == IdType::Integer { "INTEGER" } else { "TEXT" };
+        let known = template
+            .replace("{projected}", &self.projected.join(", "))
+            .replace("{projected_changed}", &changed.join(" OR "))
+            .replace("{id_type}", id_type);
+        self.sql(&known)
     }
 
     /// The key of `user` as the column holds it; `None` when it can't be one.
