@@ -28,7 +28,7 @@ pub(crate) fn find(
         .and_then(|mut find| find.query_row([id.as_bytes().as_slice()], row::snapshot).optional())
         .map_err(classify)?;
     let user = found.as_ref().and_then(|found| found.user.as_ref());
-    if let Some(user) = user.filter(|_| !schema.owns_users) {
+    if let Some(user) = user.filter(|_| !schema.owns_users()) {
         // The application wrote it, so that nobody has checked it yet.
         Json::parse(user.claims.as_str())
             .map_err(|cause| error(ErrorKind::Corrupt).caused_by(cause))?;

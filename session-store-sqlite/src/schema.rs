@@ -4,7 +4,7 @@ use session_store_core::{Error, ErrorKind, Result, UserId};
 
 use rusqlite::types::Value;
 
-use crate::config::{ExistingUsers, IdType, SqliteConfig, Users};
+use crate::config::{ExistingUsers, IdType, InvalidationLog, SqliteConfig, Users};
 use crate::error::{NAME, error};
 use crate::row::SESSION_COLUMNS;
 
@@ -21,8 +21,8 @@ pub(crate) struct Schema {
     email: String,
     /// The id, and what a session's reader learns of the user.
     projected: Vec<String>,
-    pub(crate) owns_users: bool,
-    pub(crate) has_triggers: bool,
+    pub(crate) has_user_triggers: bool,
+    pub(crate) log: InvalidationLog,
     pub(crate) existing: Option<ExistingUsers>,
     /// The statement of the hot path, made once.
     pub(crate) find: String,
@@ -49,14 +49,15 @@ impl Schema {
                 projected: ["id", "email", "is_verified", "role", "claims"]
                     .map(str::to_owned)
                     .into(),
-                owns_users: true,
-                has_triggers: true,
+                has_user_triggers: true,
+                log: InvalidationLog::default(),
                 existing: None,
                 find: String::new(),
                 prefix,
             },
             Users::Existing(table) => Self::existing(prefix, table, email)?,
         };
+        schema.log = config.log;
         schema.find = schema.sql(&format!(
             "SELECT {SESSION_COLUMNS}, {{projection}} FROM {{p}}sessions s \
              LEFT JOIN {{users}} u ON u.{{id}} = s.user_id \
@@ -92,11 +93,23 @@ impl Schema {
             claims: or(claims, "'{}'"),
             email: email_column.map_or("NULL".to_owned(), |name| email(format!("u.{name}"))),
             projected,
-            owns_users: false,
-            has_triggers: table.triggers,
+            has_user_triggers: table.triggers,
+            log: InvalidationLog::default(),
             existing: Some(table.clone()),
             find: String::new(),
         })
+    }
+
+    pub(crate) fn owns_users(&self) -> bool {
+        self.existing.is_none()
+    }
+
+    /// The table and the column, unquoted, that sessions refer to.
+    pub(crate) fn reference(&self) -> (String, String) {
+        match &self.existing {
+            None => (self.users.clone(), self.id.clone()),
+            Some(users) => (users.table.clone(), users.id_column.clone()),
+        }
     }
 
     /// Puts the names into a statement: `{p}` the prefix, `{users}`, `{id}`, `{projection}`.

@@ -17,7 +17,7 @@ use rusqlite::{Connection, OpenFlags};
 use session_store_core::{Error, ErrorKind, Result};
 
 use crate::config::{Access, SqliteConfig};
-use crate::error::{classify, error, gone};
+use crate::error::{NAME, classify, error, gone, read_only};
 
 /// How many operations one transaction takes; more would make the first one wait too long.
 const BATCH: usize = 512;
@@ -68,10 +68,7 @@ impl Threads {
         work: impl FnOnce(&Connection) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let Some(writer) = &self.writer else {
-            return Err(Error::unsupported(
-                crate::error::NAME,
-                "writing through a read-only handle",
-            ));
+            return Err(Error::unsupported(NAME, "writing through a read-only handle"));
         };
         send(writer, work).await
     }
@@ -215,8 +212,18 @@ pub(crate) fn open_writer(config: &SqliteConfig) -> Result<Connection> {
         flags |= OpenFlags::SQLITE_OPEN_CREATE;
     }
     let connection = open(&config.path, flags, config.busy_timeout)?;
+    // SQLite falls back to reading, and would say so at the first write only.
+    if connection.is_readonly("main").map_err(classify)? {
+        return Err(error(read_only()));
+    }
     // The mode is a property of the file; another process may be setting it just now.
-    connection.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(())).map_err(classify)?;
+    let mode: String = connection
+        .query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))
+        .map_err(classify)?;
+    if mode != "wal" {
+        let what = "path: no write-ahead log is possible there, as on most network file systems";
+        return Err(Error::configuration(NAME, what));
+    }
     connection
         .execute_batch("PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;")
         .map_err(classify)?;

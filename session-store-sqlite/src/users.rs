@@ -13,7 +13,7 @@ use crate::schema::Schema;
 use crate::{ending, read};
 
 fn needs_own_table(schema: &Schema, what: &'static str) -> Result<()> {
-    if schema.owns_users {
+    if schema.owns_users() {
         return Ok(());
     }
     Err(Error::unsupported(NAME, what))
@@ -121,12 +121,12 @@ fn find_where(
     condition: &str,
     value: &Value,
 ) -> Result<Option<User>> {
-    let sql = if schema.owns_users {
+    let sql = if schema.owns_users() {
         format!("SELECT {USER_COLUMNS} FROM {{p}}users u WHERE {condition}")
     } else {
         format!("SELECT u.{{id}}, {{projection}} FROM {{users}} u WHERE {condition}")
     };
-    let read = if schema.owns_users { row::user } else { projected };
+    let read = if schema.owns_users() { row::user } else { projected };
     connection
         .prepare_cached(&schema.sql(&sql))
         .and_then(|mut find| find.query_row([value], read).optional())
@@ -238,9 +238,14 @@ pub(crate) fn delete(
     let sessions = ending::ids_of(connection, schema, &key)?;
     let sql = schema.sql("DELETE FROM {p}sessions WHERE user_id = ?1");
     connection.execute(&sql, [&key]).map_err(classify)?;
-    connection
-        .execute(&schema.sql("DELETE FROM {users} WHERE {id} = ?1"), [&key])
-        .map_err(classify)?;
+    let removed = connection.execute(&schema.sql("DELETE FROM {users} WHERE {id} = ?1"), [&key]);
+    removed.map_err(classify).map_err(|cause| match cause.kind() {
+        ErrorKind::UnknownUser => {
+            let what = "deleting a user whom other tables of the application refer to";
+            Error::unsupported(NAME, what).caused_by(cause)
+        }
+        _ => cause,
+    })?;
     Ok(Some(Deleted { sessions }))
 }
 

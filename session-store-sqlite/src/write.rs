@@ -171,7 +171,7 @@ fn log_in(
         return Err(error(ErrorKind::StaleCredentials));
     }
     let evicted = make_room(connection, schema, (&key, id), owner.limit, now)?;
-    if schema.owns_users {
+    if schema.owns_users() {
         let sql = schema.sql("UPDATE {p}users SET last_login_at = ?2 WHERE id = ?1");
         connection
             .prepare_cached(&sql)

@@ -4,4 +4,5 @@
 mod support;
 
 mod ending;
+mod schema;
 mod shell;

@@ -1,6 +1,8 @@
 //! What the tests of this crate share: a file, a session, and the system's own shell.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use session_store_core::{
@@ -62,6 +64,11 @@ pub(crate) async fn store(path: &Path) -> SqliteStore {
     store
 }
 
+/// Why the database can't be opened.
+pub(crate) fn refusal(config: &SqliteConfig) -> String {
+    SqliteStore::open(config).unwrap_err().to_string()
+}
+
 pub(crate) async fn register(store: &SqliteStore) -> CacheName {
     let name = CacheName::main();
     let ttl = Ttl::new(Duration::from_mins(5)).unwrap();
@@ -83,7 +90,10 @@ pub(crate) async fn drain(store: &SqliteStore, name: &CacheName) -> Vec<SessionI
 
 /// Runs SQL in the system's own shell, whose foreign keys are off.
 pub(crate) fn shell(path: &Path, sql: &str) {
-    let output = std::process::Command::new("sqlite3").arg(path).arg(sql).output();
-    let output = output.expect("the sqlite3 shell is missing: apt-get install sqlite3");
+    let mut shell = Command::new("sqlite3");
+    shell.arg("-bail").arg(path).stdin(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = shell.spawn().expect("the sqlite3 shell is missing: apt-get install sqlite3");
+    child.stdin.take().unwrap().write_all(sql.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
