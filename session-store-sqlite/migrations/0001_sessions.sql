@@ -56,19 +56,5 @@ CREATE TABLE {p}session_control (
     sweeping INTEGER NOT NULL
 ) STRICT;
 INSERT INTO {p}session_control (one, sweeping) VALUES (1, 0);
-CREATE TRIGGER {p}session_log_delete AFTER DELETE ON {p}sessions
-WHEN OLD.revoked_at IS NULL
-    AND EXISTS (SELECT 1 FROM {p}session_control WHERE sweeping = 0)
-    AND EXISTS (SELECT 1 FROM {p}session_caches WHERE is_shared = 1)
-BEGIN
-    INSERT INTO {p}session_log (session_id) VALUES (OLD.id);
-END;
-CREATE TRIGGER {p}session_log_update
-AFTER UPDATE OF version, revoked_at, secret_hash, user_id, data ON {p}sessions
-WHEN (NEW.version IS NOT OLD.version OR NEW.revoked_at IS NOT OLD.revoked_at
-        OR NEW.secret_hash IS NOT OLD.secret_hash OR NEW.user_id IS NOT OLD.user_id
-        OR NEW.data IS NOT OLD.data)
-    AND EXISTS (SELECT 1 FROM {p}session_caches WHERE is_shared = 1)
-BEGIN
-    INSERT INTO {p}session_log (session_id) VALUES (OLD.id);
-END;
+CREATE TABLE {p}session_schema (version INTEGER NOT NULL) STRICT;
+INSERT INTO {p}session_schema (version) VALUES (1);

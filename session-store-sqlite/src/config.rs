@@ -14,6 +14,9 @@ pub struct SqliteConfig {
     pub table_prefix: String,
     /// Whose table of users it is. Default: `Owned`.
     pub users: Users,
+    /// Whether triggers keep the log of what shared caches must forget. It is a property of the
+    /// schema: `Access::Migrate` makes it so, other handles find out. Default: `Kept`.
+    pub log: InvalidationLog,
     /// What this handle may do. Default: `Migrate`.
     pub access: Access,
     /// How many threads read. Default: 2.
@@ -31,6 +34,7 @@ impl SqliteConfig {
             path: path.into(),
             table_prefix: String::new(),
             users: Users::default(),
+            log: InvalidationLog::default(),
             access: Access::default(),
             readers: 2,
             project_email: false,
@@ -51,6 +55,16 @@ pub enum Access {
     ReadOnly,
 }
 
+/// Whether the log of what shared caches must forget is kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum InvalidationLog {
+    /// Triggers write it. It costs a row per change while a shared cache is registered.
+    #[default]
+    Kept,
+    /// There are no such triggers; caches are bounded by their TTL alone.
+    Off,
+}
+
 /// Whose table of users it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Users {
@@ -61,24 +75,28 @@ pub enum Users {
     Existing(ExistingUsers),
 }
 
-/// A table of users that the application owns. Sessions refer to it with `ON DELETE CASCADE`.
+/// A table of users that the application owns. Sessions refer to it with `ON DELETE CASCADE`, so
+/// that users deleted by a connection with `foreign_keys = ON` take their sessions along, and with
+/// [`ExistingUsers::triggers`] by any other, too. Users are registered and changed by the
+/// application alone: `insert_user`, `update_user` and `list_users` are `Unsupported`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ExistingUsers {
     /// The table.
     pub table: String,
-    /// Its key column.
+    /// Its key column: PRIMARY KEY or UNIQUE.
     pub id_column: String,
     /// The type of the key.
     pub id_type: IdType,
-    /// The column with the e-mail address, if any. Default: `None`.
+    /// The column with the e-mail address, if any. It is compared by `lower(column)`; an index on
+    /// that expression makes finding a user by address fast. Default: `None`.
     pub email_column: Option<String>,
     /// The column with the role, if any. Default: `None`.
     pub role_column: Option<String>,
     /// The column with the claims as JSON text, if any. Default: `None`.
     pub claims_column: Option<String>,
-    /// Whether triggers are put on the table, so that changes typed by hand reach the caches.
-    /// Default: `false`.
+    /// Whether triggers are put on the table, so that changes typed by hand reach the caches;
+    /// `SqliteStore::user_triggers_sql` prints them. Default: `false`.
     pub triggers: bool,
 }
 

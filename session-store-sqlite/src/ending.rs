@@ -1,16 +1,27 @@
 //! Statements that end and remove sessions.
 
+use std::collections::HashSet;
+
 use rusqlite::types::Value;
-use rusqlite::{Connection, ToSql, params};
+use rusqlite::{Connection, Row, ToSql, params};
 use session_store_core::{
-    Reason, Result, RevokedSessions, Selection, Session, SessionId, State, SweepBounds, Swept,
-    Timestamp, UserId,
+    Reason, Result, RevokedSessions, Selection, SessionId, SweepBounds, Swept, Timestamp, UserId,
 };
 
 use crate::error::classify;
-use crate::row::{self, SESSION_COLUMNS};
+use crate::read::{ACTIVE, EXPIRED};
+use crate::row;
 use crate::schema::Schema;
 use crate::{log, users};
+
+/// Both halves are bounded before they are merged, so that a sweep reads no more than it removes.
+pub(crate) const DEAD: &str = "SELECT id FROM ( \
+     SELECT * FROM (SELECT id, expires_at AS died FROM {p}sessions WHERE expires_at <= ?1 \
+                    ORDER BY expires_at, id LIMIT ?3) \
+     UNION ALL \
+     SELECT * FROM (SELECT id, revoked_at AS died FROM {p}sessions WHERE revoked_at <= ?2 \
+                    ORDER BY revoked_at, id LIMIT ?3)) \
+     GROUP BY id ORDER BY min(died), id LIMIT ?3";
 
 /// Marks a session that was not revoked before.
 pub(crate) fn end(
@@ -40,65 +51,109 @@ pub(crate) fn revoke(
     now: Timestamp,
 ) -> Result<RevokedSessions> {
     let mut done = RevokedSessions::default();
-    for session in select(connection, schema, selection)? {
-        match session.state(now) {
-            State::Revoked(_) => done.earlier.push(session.id),
-            State::Active => done.revoked.push(session.id),
-            State::Expired => {}
+    for (id, state) in select(connection, schema, selection, now)? {
+        match state {
+            Standing::Revoked => {
+                done.earlier.push(id);
+                continue;
+            }
+            Standing::Active => done.revoked.push(id),
+            Standing::Expired => {}
         }
-        end(connection, schema, &session.id, reason, now)?;
+        end(connection, schema, &id, reason, now)?;
     }
     Ok(done)
 }
 
+/// What a session is worth, by the columns that decide it. The rest of the row is not read: one
+/// that nobody can read any more must not keep a user from logging out everywhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    Active,
+    Expired,
+    Revoked,
+}
+
+type Selected = Vec<(SessionId, Standing)>;
+
 /// The sessions that `selection` names; the user's epoch is bumped where it names a user.
-fn select(connection: &Connection, schema: &Schema, selection: &Selection) -> Result<Vec<Session>> {
-    let by = |condition: &str, bound: &[&dyn ToSql]| sessions(connection, schema, condition, bound);
-    let of_user = |user: &UserId| match schema.key(user) {
-        None => Ok(Vec::new()),
-        Some(key) => by("user_id = ?1 ORDER BY id", &[&key]),
-    };
+fn select(
+    connection: &Connection,
+    schema: &Schema,
+    selection: &Selection,
+    now: Timestamp,
+) -> Result<Selected> {
+    let at = now.as_millis();
+    let by = |condition: &str, bound: &[&dyn ToSql]| standing(connection, schema, condition, bound);
+    let one = |id: &SessionId| by("id = ?3", params![at, u32::MAX, id.as_bytes().as_slice()]);
+    let of_user = |key: &Value| by("user_id = ?3 ORDER BY id", params![at, u32::MAX, key]);
     match selection {
-        Selection::One { id, owner } => {
-            let mut found = by("id = ?1", &[&id.as_bytes().as_slice()])?;
-            found.retain(|session| owner.is_none() || session.user_id == *owner);
-            Ok(found)
-        }
+        Selection::One { id, owner: None } => one(id),
+        Selection::One { id, owner: Some(owner) } => match schema.key(owner) {
+            None => Ok(Vec::new()),
+            Some(key) => {
+                let bound = params![at, u32::MAX, id.as_bytes().as_slice(), key];
+                by("id = ?3 AND user_id = ?4", bound)
+            }
+        },
         Selection::AllOf(user) => {
-            users::bump(connection, schema, user, None)?;
-            of_user(user)
+            let Some(key) = users::bump_known(connection, schema, user)? else {
+                return Ok(Vec::new());
+            };
+            of_user(&key)
         }
         Selection::AllBut(user, spared) => {
-            users::bump(connection, schema, user, None)?;
-            let mut found = of_user(user)?;
-            found.retain(|session| session.id != *spared);
-            restamp(connection, schema, user, spared)?;
+            let Some(key) = users::bump_known(connection, schema, user)? else {
+                return Ok(Vec::new());
+            };
+            let mut found = of_user(&key)?;
+            found.retain(|(id, _)| id != spared);
+            restamp(connection, schema, (user, &key), spared)?;
             Ok(found)
         }
         Selection::Everyone { limit } => {
             // Active ones first: a step without any tells the caller that all are done.
-            by("revoked_at IS NULL ORDER BY expires_at DESC, id LIMIT ?1", &[limit])
+            let first = |kind, limit: u32| {
+                by(&format!("{kind} ORDER BY expires_at, id"), params![at, limit])
+            };
+            let mut found = first(ACTIVE, *limit)?;
+            let left = limit.saturating_sub(u32::try_from(found.len()).unwrap_or(u32::MAX));
+            found.extend(first(EXPIRED, left)?);
+            Ok(found)
         }
         Selection::Ids(ids) => {
-            let mut found = Vec::new();
-            for id in ids {
-                found.extend(by("id = ?1", &[&id.as_bytes().as_slice()])?);
+            let mut seen = HashSet::with_capacity(ids.len());
+            let mut found = Vec::with_capacity(ids.len());
+            for id in ids.iter().filter(|id| seen.insert(**id)) {
+                found.extend(one(id)?);
             }
             Ok(found)
         }
     }
 }
 
-fn sessions(
+/// The moment is bound to `?1`, how many to `?2`.
+fn standing(
     connection: &Connection,
     schema: &Schema,
     condition: &str,
     bound: &[&dyn ToSql],
-) -> Result<Vec<Session>> {
-    let sql = format!("SELECT {SESSION_COLUMNS} FROM {{p}}sessions s WHERE {condition}");
+) -> Result<Selected> {
+    let sql = schema.sql(&format!(
+        "SELECT id, CASE WHEN revoked_at IS NOT NULL THEN 0 WHEN {ACTIVE} THEN 1 ELSE 2 END \
+         FROM {{p}}sessions WHERE {condition} LIMIT ?2"
+    ));
+    let read = |row: &Row<'_>| {
+        let standing = match row.get(1)? {
+            0 => Standing::Revoked,
+            1 => Standing::Active,
+            _ => Standing::Expired,
+        };
+        Ok((row::id(row, 0)?, standing))
+    };
     connection
-        .prepare_cached(&schema.sql(&sql))
-        .and_then(|mut list| list.query_map(bound, row::session)?.collect())
+        .prepare_cached(&sql)
+        .and_then(|mut list| list.query_map(bound, read)?.collect())
         .map_err(classify)
 }
 
@@ -106,12 +161,9 @@ fn sessions(
 fn restamp(
     connection: &Connection,
     schema: &Schema,
-    user: &UserId,
+    (user, key): (&UserId, &Value),
     spared: &SessionId,
 ) -> Result<()> {
-    let Some(key) = schema.key(user) else {
-        return Ok(());
-    };
     let sql = schema.sql(
         "UPDATE {p}sessions SET credential_epoch = \
          (SELECT credential_epoch FROM {p}session_users WHERE user_id = ?3) \
@@ -144,29 +196,37 @@ pub(crate) fn sweep(
         let sql = schema.sql("UPDATE {p}session_control SET sweeping = ?1");
         connection.execute(&sql, [sweeping]).map_err(classify)
     };
+    let mut dead = dead(connection, schema, bounds, u64::from(limit) + 1)?;
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    let more = dead.len() > limit;
+    dead.truncate(limit);
+    let sql = schema.sql("DELETE FROM {p}sessions WHERE id = ?1");
     control(1)?;
-    let expired = remove(connection, schema, ("expires_at", bounds.expired_before), limit)?;
-    let left = limit.saturating_sub(u32::try_from(expired).unwrap_or(u32::MAX));
-    let revoked = remove(connection, schema, ("revoked_at", bounds.revoked_before), left)?;
+    for id in &dead {
+        connection
+            .prepare_cached(&sql)
+            .and_then(|mut delete| delete.execute([id.as_bytes().as_slice()]))
+            .map_err(classify)?;
+    }
     control(0)?;
     log::purge_old(connection, schema)?;
-    let removed = (expired + revoked) as u64;
-    Ok(Swept { removed, more: removed > 0 && removed == u64::from(limit) })
+    Ok(Swept { removed: dead.len() as u64, more })
 }
 
-/// Removes the oldest sessions whose `column` lies at or before `until`.
-fn remove(
+/// The first `limit` sessions within `bounds`, those that died first in front.
+fn dead(
     connection: &Connection,
     schema: &Schema,
-    (column, until): (&str, Timestamp),
-    limit: u32,
-) -> Result<usize> {
-    let sql = schema.sql(&format!(
-        "DELETE FROM {{p}}sessions WHERE id IN (SELECT id FROM {{p}}sessions \
-         WHERE {column} <= ?1 ORDER BY {column}, id LIMIT ?2)"
-    ));
+    bounds: &SweepBounds,
+    limit: u64,
+) -> Result<Vec<SessionId>> {
+    let bound = params![
+        bounds.expired_before.as_millis(),
+        bounds.revoked_before.as_millis(),
+        limit.cast_signed(),
+    ];
     connection
-        .prepare_cached(&sql)
-        .and_then(|mut delete| delete.execute(params![until.as_millis(), limit]))
+        .prepare_cached(&schema.sql(DEAD))
+        .and_then(|mut list| list.query_map(bound, |row| row::id(row, 0))?.collect())
         .map_err(classify)
 }

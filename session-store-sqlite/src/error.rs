@@ -1,6 +1,6 @@
 //! What SQLite's errors mean to a caller.
 
-use rusqlite::ErrorCode;
+use rusqlite::{ErrorCode, ffi};
 use session_store_core::{Error, ErrorKind};
 
 /// The name that errors and reports use.
@@ -16,9 +16,21 @@ pub(crate) fn gone() -> Error {
     error(ErrorKind::Unavailable)
 }
 
+/// The file may be read and not written.
+pub(crate) fn read_only() -> ErrorKind {
+    let what = "the database file or its folder can't be written; check the permissions of both, \
+                or open it with Access::ReadOnly";
+    ErrorKind::Configuration { what: what.into() }
+}
+
 /// Sorts an error of the driver by what the caller can do.
 pub(crate) fn classify(source: rusqlite::Error) -> Error {
     let kind = match &source {
+        rusqlite::Error::SqliteFailure(failure, _)
+            if failure.code == ErrorCode::ConstraintViolation =>
+        {
+            constraint(failure.extended_code)
+        }
         rusqlite::Error::SqliteFailure(failure, text) => kind_of(failure.code, text.as_deref()),
         rusqlite::Error::FromSqlConversionFailure(..)
         | rusqlite::Error::IntegralValueOutOfRange(..)
@@ -30,14 +42,22 @@ pub(crate) fn classify(source: rusqlite::Error) -> Error {
     error(kind).caused_by(source)
 }
 
+/// Sorts what a constraint refused, by the extended code.
+fn constraint(code: i32) -> ErrorKind {
+    match code {
+        ffi::SQLITE_CONSTRAINT_UNIQUE
+        | ffi::SQLITE_CONSTRAINT_PRIMARYKEY
+        | ffi::SQLITE_CONSTRAINT_ROWID => ErrorKind::Conflict,
+        ffi::SQLITE_CONSTRAINT_FOREIGNKEY => ErrorKind::UnknownUser,
+        _ => ErrorKind::InvalidInput { what: "a constraint of the schema refuses it".into() },
+    }
+}
+
 /// Sorts a result code, and its text where the code says too little.
 fn kind_of(code: ErrorCode, text: Option<&str>) -> ErrorKind {
     match code {
-        ErrorCode::ConstraintViolation => ErrorKind::Conflict,
         ErrorCode::TooBig => ErrorKind::TooLarge { what: "row", limit: 1_000_000_000 },
-        ErrorCode::ReadOnly | ErrorCode::PermissionDenied => ErrorKind::Configuration {
-            what: "the database file or its folder can't be written; check its permissions".into(),
-        },
+        ErrorCode::ReadOnly | ErrorCode::PermissionDenied => read_only(),
         ErrorCode::CannotOpen => ErrorKind::Configuration {
             what: "the database file can't be opened; check the path and its permissions".into(),
         },

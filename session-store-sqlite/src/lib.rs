@@ -30,7 +30,7 @@ mod error;
 #[cfg(feature = "conformance")]
 mod harness;
 
-pub use config::{Access, ExistingUsers, IdType, SqliteConfig, Users};
+pub use config::{Access, ExistingUsers, IdType, InvalidationLog, SqliteConfig, Users};
 #[cfg(feature = "conformance")]
 pub use harness::SqliteHarness;
 pub use store::SqliteStore;

@@ -3,23 +3,37 @@
 use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension, params};
 use session_store_core::{
-    Census, CredentialEpoch, Cursor, Error, Listing, Page, Result, Session, SessionId, Snapshot,
-    Timestamp, UserId, Which,
+    Census, CredentialEpoch, Cursor, Error, ErrorKind, Json, Listing, Page, Result, Session,
+    SessionId, Snapshot, Timestamp, UserId, Which,
 };
 
-use crate::error::{NAME, classify};
+use crate::error::{NAME, classify, error};
 use crate::row::{self, SESSION_COLUMNS};
 use crate::schema::Schema;
+
+/// What `Session::state` calls active, at the moment `?1`.
+pub(crate) const ACTIVE: &str = "revoked_at IS NULL AND expires_at > ?1 \
+     AND (absolute_expires_at IS NULL OR absolute_expires_at > ?1)";
+/// What `Session::state` calls expired, at the moment `?1`.
+pub(crate) const EXPIRED: &str =
+    "revoked_at IS NULL AND (expires_at <= ?1 OR absolute_expires_at <= ?1)";
 
 pub(crate) fn find(
     connection: &Connection,
     schema: &Schema,
     id: &SessionId,
 ) -> Result<Option<Snapshot>> {
-    connection
+    let found = connection
         .prepare_cached(&schema.find)
         .and_then(|mut find| find.query_row([id.as_bytes().as_slice()], row::snapshot).optional())
-        .map_err(classify)
+        .map_err(classify)?;
+    let user = found.as_ref().and_then(|found| found.user.as_ref());
+    if let Some(user) = user.filter(|_| !schema.owns_users()) {
+        // The application wrote it, so that nobody has checked it yet.
+        Json::parse(user.claims.as_str())
+            .map_err(|cause| error(ErrorKind::Corrupt).caused_by(cause))?;
+    }
+    Ok(found)
 }
 
 pub(crate) fn epoch(
@@ -62,13 +76,7 @@ pub(crate) fn list(
     if page.after.is_some() && id.len() != 16 {
         return Err(Error::invalid(NAME, "cursor"));
     }
-    let sql = schema.sql(&format!(
-        "SELECT {SESSION_COLUMNS} FROM {{p}}sessions s \
-         WHERE s.user_id = ?1 AND (s.created_at, s.id) > (?2, ?3) \
-         AND (?4 IS NULL OR (s.revoked_at IS NULL AND s.expires_at > ?4 \
-              AND (s.absolute_expires_at IS NULL OR s.absolute_expires_at > ?4))) \
-         ORDER BY s.created_at, s.id LIMIT ?5"
-    ));
+    let sql = list_sql(schema);
     let now = match which {
         Which::Live(now) => Some(now.as_millis()),
         Which::All => None,
@@ -77,13 +85,21 @@ pub(crate) fn list(
     let items = connection
         .prepare_cached(&sql)
         .and_then(|mut list| {
-            list.query_map(params![key, at, id, now, limit], row::session)?.collect()
+            list.query_map(params![now, key, at, id, limit], row::session)?.collect()
         })
         .map_err(classify)?;
     Ok(cut(items, page, |last: &Session| Cursor {
         at: last.created_at,
         key: last.id.as_bytes().to_vec(),
     }))
+}
+
+pub(crate) fn list_sql(schema: &Schema) -> String {
+    schema.sql(&format!(
+        "SELECT {SESSION_COLUMNS} FROM {{p}}sessions s \
+         WHERE s.user_id = ?2 AND (s.created_at, s.id) > (?3, ?4) \
+         AND (?1 IS NULL OR ({ACTIVE})) ORDER BY s.created_at, s.id LIMIT ?5"
+    ))
 }
 
 pub(crate) fn census(
@@ -93,13 +109,11 @@ pub(crate) fn census(
     user: Option<&Value>,
 ) -> Result<Census> {
     let filter = if user.is_some() { "WHERE user_id = ?2" } else { "WHERE ?2 IS NULL" };
-    let active = "revoked_at IS NULL AND expires_at > ?1 \
-                  AND (absolute_expires_at IS NULL OR absolute_expires_at > ?1)";
     let sql = schema.sql(&format!(
-        "SELECT count(*) FILTER (WHERE {active}), \
-                count(*) FILTER (WHERE {active} AND user_id IS NULL), \
-                count(DISTINCT CASE WHEN {active} THEN user_id END), \
-                count(*) FILTER (WHERE revoked_at IS NULL AND NOT ({active})), \
+        "SELECT count(*) FILTER (WHERE {ACTIVE}), \
+                count(*) FILTER (WHERE {ACTIVE} AND user_id IS NULL), \
+                count(DISTINCT CASE WHEN {ACTIVE} THEN user_id END), \
+                count(*) FILTER (WHERE {EXPIRED}), \
                 count(*) FILTER (WHERE revoked_at IS NOT NULL), \
                 count(*) FILTER (WHERE created_at > ?3 AND created_at <= ?1), \
                 count(*) FILTER (WHERE revoked_at > ?3 AND revoked_at <= ?1) \

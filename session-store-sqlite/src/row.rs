@@ -27,12 +27,12 @@ pub(crate) const USER_COLUMNS: &str = "u.id, u.email, u.password_hash, u.is_veri
 type Read<T> = rusqlite::Result<T>;
 
 /// Something stored that can't be read back.
-fn corrupt(column: usize) -> rusqlite::Error {
+pub(crate) fn corrupt(column: usize) -> rusqlite::Error {
     let cause = error(ErrorKind::Corrupt);
     rusqlite::Error::FromSqlConversionFailure(column, Type::Null, Box::new(cause))
 }
 
-fn checked<T>(column: usize, value: Result<T>) -> Read<T> {
+pub(crate) fn checked<T>(column: usize, value: Result<T>) -> Read<T> {
     value.map_err(|_: Error| corrupt(column))
 }
 

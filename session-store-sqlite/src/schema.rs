@@ -4,7 +4,7 @@ use session_store_core::{Error, ErrorKind, Result, UserId};
 
 use rusqlite::types::Value;
 
-use crate::config::{ExistingUsers, IdType, SqliteConfig, Users};
+use crate::config::{ExistingUsers, IdType, InvalidationLog, SqliteConfig, Users};
 use crate::error::{NAME, error};
 use crate::row::SESSION_COLUMNS;
 
@@ -19,9 +19,10 @@ pub(crate) struct Schema {
     is_verified: &'static str,
     claims: String,
     email: String,
-    projected: String,
-    pub(crate) owns_users: bool,
-    pub(crate) has_triggers: bool,
+    /// The id, and what a session's reader learns of the user.
+    projected: Vec<String>,
+    pub(crate) has_user_triggers: bool,
+    pub(crate) log: InvalidationLog,
     pub(crate) existing: Option<ExistingUsers>,
     /// The statement of the hot path, made once.
     pub(crate) find: String,
@@ -45,15 +46,18 @@ impl Schema {
                 is_verified: "u.is_verified",
                 claims: "u.claims".to_owned(),
                 email: email("u.email".to_owned()),
-                projected: "email, is_verified, role, claims".to_owned(),
-                owns_users: true,
-                has_triggers: true,
+                projected: ["id", "email", "is_verified", "role", "claims"]
+                    .map(str::to_owned)
+                    .into(),
+                has_user_triggers: true,
+                log: InvalidationLog::default(),
                 existing: None,
                 find: String::new(),
                 prefix,
             },
             Users::Existing(table) => Self::existing(prefix, table, email)?,
         };
+        schema.log = config.log;
         schema.find = schema.sql(&format!(
             "SELECT {SESSION_COLUMNS}, {{projection}} FROM {{p}}sessions s \
              LEFT JOIN {{users}} u ON u.{{id}} = s.user_id \
@@ -72,11 +76,8 @@ impl Schema {
         let claims = column(&table.claims_column)?;
         let email_column = column(&table.email_column)?;
         let id = quote(&table.id_column)?;
-        let mapped = [&email_column, &role, &claims];
-        let mut projected: Vec<_> = mapped.into_iter().flatten().cloned().collect();
-        if projected.is_empty() {
-            projected.push(id.clone());
-        }
+        let mapped = [&email_column, &role, &claims].into_iter().flatten();
+        let projected = [&id].into_iter().chain(mapped).cloned().collect();
         let or = |column: Option<String>, usual: &str| {
             column.map_or(usual.to_owned(), |name| {
                 format!("COALESCE(CAST(u.{name} AS TEXT), {usual})")
@@ -91,26 +92,47 @@ impl Schema {
             is_verified: "0",
             claims: or(claims, "'{}'"),
             email: email_column.map_or("NULL".to_owned(), |name| email(format!("u.{name}"))),
-            projected: projected.join(", "),
-            owns_users: false,
-            has_triggers: table.triggers,
+            projected,
+            has_user_triggers: table.triggers,
+            log: InvalidationLog::default(),
             existing: Some(table.clone()),
             find: String::new(),
         })
+    }
+
+    pub(crate) fn owns_users(&self) -> bool {
+        self.existing.is_none()
+    }
+
+    /// The table and the column, unquoted, that sessions refer to.
+    pub(crate) fn reference(&self) -> (String, String) {
+        match &self.existing {
+            None => (self.users.clone(), self.id.clone()),
+            Some(users) => (users.table.clone(), users.id_column.clone()),
+        }
     }
 
     /// Puts the names into a statement: `{p}` the prefix, `{users}`, `{id}`, `{projection}`.
     pub(crate) fn sql(&self, template: &str) -> String {
         let projection =
             format!("{}, {}, {}, {}", self.role, self.is_verified, self.claims, self.email);
-        let id_type = if self.id_type == IdType::Integer { "INTEGER" } else { "TEXT" };
         template
             .replace("{projection}", &projection)
-            .replace("{projected}", &self.projected)
-            .replace("{id_type}", id_type)
             .replace("{users}", &self.users)
             .replace("{id}", &self.id)
             .replace("{p}", &self.prefix)
+    }
+
+    /// The same for the statements of a migration, which know a few more.
+    pub(crate) fn migration(&self, template: &str) -> String {
+        let changed: Vec<_> =
+            self.projected.iter().map(|name| format!("NEW.{name} IS NOT OLD.{name}")).collect();
+        let id_type = if self.id_type == IdType::Integer { "INTEGER" } else { "TEXT" };
+        let known = template
+            .replace("{projected}", &self.projected.join(", "))
+            .replace("{projected_changed}", &changed.join(" OR "))
+            .replace("{id_type}", id_type);
+        self.sql(&known)
     }
 
     /// The key of `user` as the column holds it; `None` when it can't be one.

@@ -26,6 +26,8 @@ use crate::{ending, log, migrate, read, users, write};
 pub struct SqliteStore {
     threads: Arc<Threads>,
     schema: Arc<Schema>,
+    /// As found when this handle was opened.
+    log: LogPromise,
 }
 
 impl SqliteStore {
@@ -40,42 +42,50 @@ impl SqliteStore {
             let what = "path: a file is needed; every connection would have a memory of its own";
             return Err(Error::configuration(NAME, what));
         }
-        let writer = match config.access {
+        let (writer, log) = match config.access {
             Access::ReadOnly => {
-                migrate::check(&thread::open_reader(config)?, &schema)?;
-                None
+                let connection = thread::open_reader(config)?;
+                migrate::check(&connection, &schema)?;
+                (None, migrate::log_promise(&connection, &schema)?)
             }
             Access::ReadWrite => {
                 let connection = thread::open_writer(config)?;
                 migrate::check(&connection, &schema)?;
-                Some(connection)
+                let log = migrate::log_promise(&connection, &schema)?;
+                (Some(connection), log)
             }
             Access::Migrate => {
                 let mut connection = thread::open_writer(config)?;
                 migrate::migrate(&mut connection, &schema)?;
-                Some(connection)
+                let log = migrate::log_promise(&connection, &schema)?;
+                (Some(connection), log)
             }
         };
         let threads = Arc::new(Threads::start(config, writer)?);
-        Ok(Self { threads, schema: Arc::new(schema) })
+        Ok(Self { threads, schema: Arc::new(schema), log })
     }
 
     /// The statements of the schema, for people who own their migrations.
     pub fn migration_sql(config: &SqliteConfig) -> Result<String> {
         Ok(migrate::script(&Schema::new(config)?))
     }
+
+    /// The triggers on the table of users, for people who put them there themselves instead of
+    /// setting [`ExistingUsers::triggers`](crate::ExistingUsers::triggers).
+    pub fn user_triggers_sql(config: &SqliteConfig) -> Result<String> {
+        Ok(migrate::user_triggers(&Schema::new(config)?))
+    }
 }
 
 #[async_trait]
 impl PrimaryStore for SqliteStore {
     fn promise(&self) -> PrimaryPromise {
-        let is_complete = self.schema.has_triggers;
         PrimaryPromise {
             name: NAME,
             precision: Duration::from_millis(1),
             cascade: Cascade::Native,
             list_lag: Duration::ZERO,
-            log: if is_complete { LogPromise::Complete } else { LogPromise::OwnWrites },
+            log: self.log,
             max_data_bytes: MAX_DATA_BYTES,
             durable: true,
         }
@@ -133,7 +143,7 @@ impl PrimaryStore for SqliteStore {
     async fn find(&self, id: &SessionId) -> Result<Found> {
         let inline = self.threads.read_inline(|on| read::find(on, &self.schema, id));
         let snapshot = if let Some(found) = inline {
-            found?
+            found
         } else {
             let (schema, id) = (Arc::clone(&self.schema), *id);
             self.threads.read(move |on| read::find(on, &schema, &id)).await?

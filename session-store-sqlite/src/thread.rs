@@ -17,17 +17,17 @@ use rusqlite::{Connection, OpenFlags};
 use session_store_core::{Error, ErrorKind, Result};
 
 use crate::config::{Access, SqliteConfig};
-use crate::error::{classify, error, gone};
+use crate::error::{NAME, classify, error, gone, read_only};
 
 /// How many operations one transaction takes; more would make the first one wait too long.
 const BATCH: usize = 512;
 const READ_BATCH: usize = 64;
 const STATEMENTS: usize = 64;
 
-/// Tells the caller what came of it; `Some`: the commit failed.
+/// Tells the caller what came of it; `Some`: whatever the work found out, the transaction is lost.
 type Answer = Box<dyn FnOnce(Option<Error>) + Send>;
-/// Does the work, or is told why it can't be done, and says whether it failed.
-type Job = Box<dyn FnOnce(Result<&Connection>) -> (bool, Answer) + Send>;
+/// Does the work, or is told why it can't be done, and says what went wrong.
+type Job = Box<dyn FnOnce(Result<&Connection>) -> (Option<Error>, Answer) + Send>;
 
 /// The threads of one database. They end when the last handle is dropped.
 #[derive(Debug)]
@@ -56,7 +56,10 @@ impl Threads {
                 Some(writer)
             }
         };
-        Ok(Self { writer, readers, inline: Mutex::new(open_reader(config)?) })
+        let inline = open_reader(config)?;
+        // Waiting is for the other threads.
+        inline.busy_timeout(Duration::ZERO).map_err(classify)?;
+        Ok(Self { writer, readers, inline: Mutex::new(inline) })
     }
 
     /// Runs `work` in the next write transaction.
@@ -65,10 +68,7 @@ impl Threads {
         work: impl FnOnce(&Connection) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let Some(writer) = &self.writer else {
-            return Err(Error::unsupported(
-                crate::error::NAME,
-                "writing through a read-only handle",
-            ));
+            return Err(Error::unsupported(NAME, "writing through a read-only handle"));
         };
         send(writer, work).await
     }
@@ -83,8 +83,9 @@ impl Threads {
 
     /// Runs `work` here and now if the connection for it is free. One statement by primary key in a
     /// write-ahead log waits for nobody, so that the executor's thread is held for microseconds.
-    pub(crate) fn read_inline<T>(&self, work: impl FnOnce(&Connection) -> T) -> Option<T> {
-        self.inline.try_lock().map(|connection| work(&connection))
+    /// `None`: it is not free, or something went wrong; ask by `read`.
+    pub(crate) fn read_inline<T>(&self, work: impl FnOnce(&Connection) -> Result<T>) -> Option<T> {
+        work(&*self.inline.try_lock()?).ok()
     }
 }
 
@@ -92,21 +93,26 @@ async fn send<T: Send + 'static>(
     queue: &Sender<Job>,
     work: impl FnOnce(&Connection) -> Result<T> + Send + 'static,
 ) -> Result<T> {
+    let (job, result) = job(work);
+    queue.send(job).map_err(|_| gone())?;
+    result.await.unwrap_or_else(|_| Err(error(ErrorKind::Timeout)))
+}
+
+/// `work` as a job, and where its result will be.
+fn job<T: Send + 'static>(
+    work: impl FnOnce(&Connection) -> Result<T> + Send + 'static,
+) -> (Job, oneshot::Receiver<Result<T>>) {
     let (reply, result) = oneshot::channel();
     let job: Job = Box::new(move |connection| {
         let outcome = connection.and_then(work);
-        let failed = outcome.is_err();
-        let answer: Answer = Box::new(move |commit| {
+        let failed = outcome.as_ref().err().cloned();
+        let answer: Answer = Box::new(move |lost| {
             // The caller may have gone away, which changes nothing.
-            let _ = reply.send(match commit {
-                Some(error) if !failed => Err(error),
-                _ => outcome,
-            });
+            let _ = reply.send(lost.map_or(outcome, Err));
         });
         (failed, answer)
     });
-    queue.send(job).map_err(|_| gone())?;
-    result.await.unwrap_or_else(|_| Err(error(ErrorKind::Timeout)))
+    (job, result)
 }
 
 fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<()> {
@@ -121,37 +127,66 @@ fn take(queue: &Receiver<Job>, most: usize) -> Option<Vec<Job>> {
 }
 
 fn write_loop(connection: &Connection, queue: &Receiver<Job>) {
-    while let Some(jobs) = take(queue, BATCH) {
-        if let Err(error) = connection.execute_batch("BEGIN IMMEDIATE").map_err(classify) {
-            for job in jobs {
-                let (_, answer) = job(Err(error.clone()));
-                answer(None);
-            }
-            continue;
-        }
-        let answers: Vec<_> = jobs.into_iter().map(|job| save(connection, job)).collect();
-        let commit = connection.execute_batch("COMMIT").map_err(classify).err().map(|cause| {
-            // Nobody knows whether it reached the disk, and nothing of it may stay open.
-            let _ = connection.execute_batch("ROLLBACK");
-            error(ErrorKind::Timeout).caused_by(cause)
-        });
-        for answer in answers {
-            answer(commit.clone());
+    while let Some(mut jobs) = take(queue, BATCH) {
+        while !jobs.is_empty() {
+            jobs = write_batch(connection, jobs);
         }
     }
 }
 
-/// Runs one operation so that its failure undoes nothing but itself.
-fn save(connection: &Connection, job: Job) -> Answer {
+/// Runs `jobs` in one transaction, and returns those that are left when it broke off.
+fn write_batch(connection: &Connection, jobs: Vec<Job>) -> Vec<Job> {
+    if let Err(error) = connection.execute_batch("BEGIN IMMEDIATE").map_err(classify) {
+        for job in jobs {
+            let (_, answer) = job(Err(error.clone()));
+            answer(None);
+        }
+        return Vec::new();
+    }
+    let mut jobs = jobs.into_iter();
+    let mut answers: Vec<Answer> = Vec::with_capacity(jobs.len());
+    for job in jobs.by_ref() {
+        let (failed, answer) = save(connection, job);
+        if connection.is_autocommit() {
+            // A full disk or a failed write rolls back everything at once. Whatever came now would
+            // run in a transaction of its own, so that the rest begins anew.
+            let lost = error(ErrorKind::Unavailable);
+            let lost = failed.clone().map_or(lost.clone(), |cause| lost.caused_by(cause));
+            answer(failed.is_none().then(|| lost.clone()));
+            for answer in answers {
+                answer(Some(lost.clone()));
+            }
+            return jobs.collect();
+        }
+        answers.push(answer);
+    }
+    let lost = connection.execute_batch("COMMIT").map_err(classify).err().map(|cause| {
+        // Nobody knows whether it reached the disk, and nothing of it may stay open. What failed
+        // did so in sight of operations that may be gone, and gets the same answer.
+        let _ = connection.execute_batch("ROLLBACK");
+        error(ErrorKind::Timeout).caused_by(cause)
+    });
+    for answer in answers {
+        answer(lost.clone());
+    }
+    Vec::new()
+}
+
+/// Runs one operation so that its failure undoes nothing but itself. If even that fails, nothing of
+/// the transaction is left.
+fn save(connection: &Connection, job: Job) -> (Option<Error>, Answer) {
     if let Err(error) = connection.execute_batch("SAVEPOINT operation").map_err(classify) {
-        return job(Err(error)).1;
+        return job(Err(error));
     }
     let (failed, answer) = job(Ok(connection));
-    let end = if failed { "ROLLBACK TO operation; RELEASE operation" } else { "RELEASE operation" };
-    match connection.execute_batch(end).map_err(classify) {
-        Ok(()) => answer,
-        Err(error) => Box::new(move |commit| answer(commit.or(Some(error)))),
+    let end = match failed {
+        Some(_) => "ROLLBACK TO operation; RELEASE operation",
+        None => "RELEASE operation",
+    };
+    if !connection.is_autocommit() && connection.execute_batch(end).is_err() {
+        let _ = connection.execute_batch("ROLLBACK");
     }
+    (failed, answer)
 }
 
 fn read_loop(connection: &Connection, queue: &Mutex<Receiver<Job>>) {
@@ -177,8 +212,18 @@ pub(crate) fn open_writer(config: &SqliteConfig) -> Result<Connection> {
         flags |= OpenFlags::SQLITE_OPEN_CREATE;
     }
     let connection = open(&config.path, flags, config.busy_timeout)?;
+    // SQLite falls back to reading, and would say so at the first write only.
+    if connection.is_readonly("main").map_err(classify)? {
+        return Err(error(read_only()));
+    }
     // The mode is a property of the file; another process may be setting it just now.
-    connection.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(())).map_err(classify)?;
+    let mode: String = connection
+        .query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))
+        .map_err(classify)?;
+    if mode != "wal" {
+        let what = "path: no write-ahead log is possible there, as on most network file systems";
+        return Err(Error::configuration(NAME, what));
+    }
     connection
         .execute_batch("PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;")
         .map_err(classify)?;
@@ -199,4 +244,89 @@ fn open(path: &Path, flags: OpenFlags, busy_timeout: Duration) -> Result<Connect
         .execute_batch("PRAGMA foreign_keys = ON; PRAGMA temp_store = MEMORY;")
         .map_err(classify)?;
     Ok(connection)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Outcome = oneshot::Receiver<Result<()>>;
+
+    /// A database with `child.parent` referring to `parent.id`, checked at commit.
+    fn database() -> (tempfile::TempDir, Connection) {
+        let folder = tempfile::tempdir().unwrap();
+        let connection = open_writer(&SqliteConfig::new(folder.path().join("t.db"))).unwrap();
+        let sql = "CREATE TABLE parent (id INTEGER PRIMARY KEY);
+                   CREATE TABLE child (parent REFERENCES parent DEFERRABLE INITIALLY DEFERRED);";
+        connection.execute_batch(sql).unwrap();
+        (folder, connection)
+    }
+
+    fn sql(text: &'static str) -> (Job, Outcome) {
+        job(move |on| on.execute_batch(text).map_err(classify))
+    }
+
+    fn count(on: &Connection, table: &str) -> i64 {
+        on.query_row(&format!("SELECT count(*) FROM {table}"), [], |row| row.get(0)).unwrap()
+    }
+
+    fn answer(mut outcome: Outcome) -> Result<(), ErrorKind> {
+        let answer = outcome.try_recv().unwrap().expect("no answer");
+        answer.map_err(|error| error.kind().clone())
+    }
+
+    #[test]
+    fn one_bad_operation_undoes_nothing_but_itself() {
+        let (_folder, on) = database();
+        let (good, first) = sql("INSERT INTO parent VALUES (1)");
+        let (bad, second) = sql("INSERT INTO parent VALUES (2); INSERT INTO parent VALUES (1)");
+        let (other, third) = sql("INSERT INTO parent VALUES (3)");
+        assert!(write_batch(&on, vec![good, bad, other]).is_empty());
+        assert_eq!(answer(first), Ok(()));
+        assert_eq!(answer(second), Err(ErrorKind::Conflict));
+        assert_eq!(answer(third), Ok(()));
+        assert_eq!(count(&on, "parent"), 2);
+    }
+
+    #[test]
+    fn after_a_failed_commit_nobody_is_told_what_came_of_it() {
+        let (_folder, on) = database();
+        let (good, first) = sql("INSERT INTO parent VALUES (1)");
+        let (seen, second) = sql("INSERT INTO parent VALUES (1)");
+        let (orphan, third) = sql("INSERT INTO child VALUES (9)");
+        assert!(write_batch(&on, vec![good, seen, orphan]).is_empty());
+        for outcome in [first, second, third] {
+            assert_eq!(answer(outcome), Err(ErrorKind::Timeout));
+        }
+        assert!(on.is_autocommit());
+        assert_eq!((count(&on, "parent"), count(&on, "child")), (0, 0));
+    }
+
+    #[test]
+    fn what_follows_a_lost_transaction_begins_anew() {
+        let (_folder, on) = database();
+        let (lost, first) = sql("INSERT INTO parent VALUES (1)");
+        // As SQLite itself does when the disk is full.
+        let (fatal, second) = job(|on| {
+            on.execute_batch("ROLLBACK").map_err(classify)?;
+            Err::<(), _>(error(ErrorKind::Corrupt))
+        });
+        let (later, third) = sql("INSERT INTO parent VALUES (2)");
+        let rest = write_batch(&on, vec![lost, fatal, later]);
+        assert_eq!(answer(first), Err(ErrorKind::Unavailable));
+        assert_eq!(answer(second), Err(ErrorKind::Corrupt));
+        assert_eq!((rest.len(), count(&on, "parent")), (1, 0));
+        assert!(write_batch(&on, rest).is_empty());
+        assert_eq!(answer(third), Ok(()));
+        assert_eq!(count(&on, "parent"), 1);
+    }
+
+    #[test]
+    fn a_caller_that_went_away_stops_nothing() {
+        let (_folder, on) = database();
+        let (work, caller) = sql("INSERT INTO parent VALUES (1)");
+        drop(caller);
+        assert!(write_batch(&on, vec![work]).is_empty());
+        assert_eq!(count(&on, "parent"), 1);
+    }
 }

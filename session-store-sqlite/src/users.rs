@@ -13,7 +13,7 @@ use crate::schema::Schema;
 use crate::{ending, read};
 
 fn needs_own_table(schema: &Schema, what: &'static str) -> Result<()> {
-    if schema.owns_users {
+    if schema.owns_users() {
         return Ok(());
     }
     Err(Error::unsupported(NAME, what))
@@ -35,6 +35,42 @@ pub(crate) fn bump(
     );
     let until = deleted_until.map(Timestamp::as_millis);
     connection.execute(&sql, params![user.as_str(), until]).map_err(classify).map(drop)
+}
+
+/// Bumps the epoch of a user who exists or once did, and returns the key; a stranger leaves no row
+/// behind.
+pub(crate) fn bump_known(
+    connection: &Connection,
+    schema: &Schema,
+    user: &UserId,
+) -> Result<Option<Value>> {
+    let Some(key) = schema.key(user) else {
+        return Ok(None);
+    };
+    let sql = schema.sql("SELECT 1 FROM {p}session_users WHERE user_id = ?1");
+    let was_known = connection
+        .query_row(&sql, [user.as_str()], |_| Ok(()))
+        .optional()
+        .map_err(classify)?
+        .is_some();
+    if was_known || exists(connection, schema, user)? {
+        bump(connection, schema, user, None)?;
+    }
+    Ok(Some(key))
+}
+
+/// Whether there is a user of exactly this id: a column may compare without case, this library
+/// does not, and two spellings would be two epochs.
+pub(crate) fn exists(connection: &Connection, schema: &Schema, user: &UserId) -> Result<bool> {
+    let Some(key) = schema.key(user) else {
+        return Ok(false);
+    };
+    let sql = schema.sql("SELECT {id} FROM {users} WHERE {id} = ?1");
+    let stored = connection
+        .prepare_cached(&sql)
+        .and_then(|mut read| read.query_row([&key], |row| row::user_id(row, 0)).optional())
+        .map_err(classify)?;
+    Ok(stored.flatten().as_ref() == Some(user))
 }
 
 pub(crate) fn insert(
@@ -85,12 +121,12 @@ fn find_where(
     condition: &str,
     value: &Value,
 ) -> Result<Option<User>> {
-    let sql = if schema.owns_users {
+    let sql = if schema.owns_users() {
         format!("SELECT {USER_COLUMNS} FROM {{p}}users u WHERE {condition}")
     } else {
         format!("SELECT u.{{id}}, {{projection}} FROM {{users}} u WHERE {condition}")
     };
-    let read = if schema.owns_users { row::user } else { projected };
+    let read = if schema.owns_users() { row::user } else { projected };
     connection
         .prepare_cached(&schema.sql(&sql))
         .and_then(|mut find| find.query_row([value], read).optional())
@@ -99,11 +135,11 @@ fn find_where(
 
 /// What is mapped of a user in the application's own table.
 fn projected(row: &Row<'_>) -> rusqlite::Result<User> {
-    let bad = |column| rusqlite::Error::InvalidColumnIndex(column);
-    let id = row::user_id(row, 0)?.ok_or_else(|| bad(0))?;
+    let id = row::user_id(row, 0)?.ok_or_else(|| row::corrupt(0))?;
     let mut user = User::new(id, Timestamp::EPOCH);
-    user.role = Role::new(row.get::<_, String>(1)?).map_err(|_| bad(1))?;
-    user.claims = Json::trusted(row.get::<_, String>(3)?);
+    user.role = row::checked(1, Role::new(row.get::<_, String>(1)?))?;
+    // The application wrote it, so that nobody has checked it yet.
+    user.claims = row::checked(3, Json::parse(row.get::<_, String>(3)?))?;
     user.email = row.get::<_, Option<String>>(4)?.and_then(|text| Email::parse(text).ok());
     Ok(user)
 }
@@ -195,16 +231,21 @@ pub(crate) fn delete(
     let Some(key) = schema.key(id) else {
         return Ok(None);
     };
-    if find_where(connection, schema, "u.{id} = ?1", &key)?.is_none() {
+    if !exists(connection, schema, id)? {
         return Ok(None);
     }
     bump(connection, schema, id, Some(quarantine_until))?;
     let sessions = ending::ids_of(connection, schema, &key)?;
     let sql = schema.sql("DELETE FROM {p}sessions WHERE user_id = ?1");
     connection.execute(&sql, [&key]).map_err(classify)?;
-    connection
-        .execute(&schema.sql("DELETE FROM {users} WHERE {id} = ?1"), [&key])
-        .map_err(classify)?;
+    let removed = connection.execute(&schema.sql("DELETE FROM {users} WHERE {id} = ?1"), [&key]);
+    removed.map_err(classify).map_err(|cause| match cause.kind() {
+        ErrorKind::UnknownUser => {
+            let what = "deleting a user whom other tables of the application refer to";
+            Error::unsupported(NAME, what).caused_by(cause)
+        }
+        _ => cause,
+    })?;
     Ok(Some(Deleted { sessions }))
 }
 

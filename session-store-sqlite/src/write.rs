@@ -9,8 +9,9 @@ use session_store_core::{
 };
 
 use crate::error::{NAME, classify, error};
+use crate::read::ACTIVE;
 use crate::schema::Schema;
-use crate::{ending, read, row};
+use crate::{ending, read, row, users};
 
 /// The largest `data` document, in bytes.
 pub(crate) const MAX_DATA_BYTES: usize = 1 << 20;
@@ -155,12 +156,7 @@ fn log_in(
     now: Timestamp,
 ) -> Result<(Value, SessionIds)> {
     let key = schema.known_key(owner.user)?;
-    let sql = schema.sql("SELECT 1 FROM {users} WHERE {id} = ?1");
-    let found = connection
-        .prepare_cached(&sql)
-        .and_then(|mut read| read.query_row([&key], |_| Ok(())).optional())
-        .map_err(classify)?;
-    if found.is_none() {
+    if !users::exists(connection, schema, owner.user)? {
         return Err(error(ErrorKind::UnknownUser));
     }
     let sql = schema.sql(
@@ -175,7 +171,7 @@ fn log_in(
         return Err(error(ErrorKind::StaleCredentials));
     }
     let evicted = make_room(connection, schema, (&key, id), owner.limit, now)?;
-    if schema.owns_users {
+    if schema.owns_users() {
         let sql = schema.sql("UPDATE {p}users SET last_login_at = ?2 WHERE id = ?1");
         connection
             .prepare_cached(&sql)
@@ -196,12 +192,11 @@ fn make_room(
     let Some(limit) = limit else {
         return Ok(SessionIds::new());
     };
-    let sql = schema.sql(
-        "SELECT id FROM {p}sessions WHERE user_id = ?1 AND id <> ?2 AND revoked_at IS NULL \
-         AND expires_at > ?3 AND (absolute_expires_at IS NULL OR absolute_expires_at > ?3) \
-         ORDER BY last_seen_at, id",
-    );
-    let bound = params![key, but.as_bytes().as_slice(), now.as_millis()];
+    let sql = schema.sql(&format!(
+        "SELECT id FROM {{p}}sessions WHERE user_id = ?2 AND id <> ?3 AND {ACTIVE} \
+         ORDER BY last_seen_at, id"
+    ));
+    let bound = params![now.as_millis(), key, but.as_bytes().as_slice()];
     let mut active: SessionIds = connection
         .prepare_cached(&sql)
         .and_then(|mut list| list.query_map(bound, |row| row::id(row, 0))?.collect())
