@@ -45,7 +45,7 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
     /// # Contract
     /// - A hit asks the primary nothing, a miss asks it once \[L-01 L-02\].
     /// - A "no" that a touch or a rotation on another node could have changed comes from a read of
-    ///   the primary that began after the call \[X8-L-13\].
+    ///   the primary that began after the call \[X8-L-13 X8-L-15\].
     /// - A cache that fails or hangs is passed by, flagged as `degraded` \[L-10 L-12\].
     /// - A record that can't be read is a miss, and is deleted \[L-13\].
     /// - An entry of another session is a miss \[L-08\].

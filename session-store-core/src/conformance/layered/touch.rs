@@ -32,6 +32,9 @@ async fn use_is_written_once_per_interval(on: &PairBench) -> Outcome {
     on.runtime.advance(Duration::from_secs(5));
     on.runtime.settle().await;
     expect(node.db.count(Op::Touch), 1)?;
+    // The entry still shows the use of before, and the process remembers that it was written.
+    ensure(node.accepts(&token).await, "not accepted")?;
+    expect(node.app.flush_touches().await?, 0)?;
     let seen = on.primary.find(&token.id()).await?.snapshot.map(|found| found.session.last_seen_at);
     expect(seen, Some(node.app.now().minus(Duration::from_secs(5))))
 }
