@@ -42,6 +42,18 @@ pub(crate) fn write_ledger(root: &Path, adapter: &str, text: &str) -> Result<(),
     fs::write(root.join(&name), content).map_err(|error| Failure::io(&name, &error))
 }
 
+/// Whether the ledger of `adapter` on disk says `text`.
+pub(crate) fn ledger_is(root: &Path, adapter: &str, text: &str) -> bool {
+    let content = fs::read_to_string(root.join(LEDGERS).join(format!("{adapter}.toml")));
+    content.is_ok_and(|content| content.split_once('\n').is_some_and(|(_, old)| old == ended(text)))
+}
+
+/// Whether the matrix in README.md says `text`.
+pub(crate) fn matrix_is(root: &Path, text: &str) -> bool {
+    let readme = fs::read_to_string(root.join(README)).unwrap_or_default();
+    Marked::find(&readme).is_some_and(|marked| marked.text == ended(text))
+}
+
 /// What was edited by hand, or is missing.
 pub(crate) fn check(root: &Path) -> Result<Vec<Violation>, Failure> {
     let ledgers = ledgers(root)?;
@@ -186,6 +198,16 @@ mod tests {
             readme.ends_with(" -->\n| case | memory |\n<!-- matrix:end -->\nrest\n"),
             "{readme}"
         );
+    }
+
+    #[test]
+    fn what_another_run_would_write_is_told_from_what_is_there() {
+        let root = written();
+        assert!(ledger_is(root.path(), "memory", "weak = []"));
+        assert!(!ledger_is(root.path(), "memory", "weak = [\"P-04\"]"));
+        assert!(!ledger_is(root.path(), "oracle", "weak = []"));
+        assert!(matrix_is(root.path(), "| case | memory |"));
+        assert!(!matrix_is(root.path(), "| case | sqlite |"));
     }
 
     #[test]

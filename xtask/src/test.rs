@@ -42,7 +42,7 @@ pub(crate) fn run(root: &Path) -> Result<Verdict, Failure> {
         }
         sum = sum.plus(judged(tally, succeeded));
     }
-    sum = sum.plus(conformance_tally());
+    sum = sum.plus(conformance_tally(root));
     for program in broken {
         complain(&format!("test: `{program}` failed"));
     }
@@ -80,8 +80,8 @@ fn judged(tally: Tally, succeeded: bool) -> Tally {
     tally.plus(Tally { passed: 0, failed: u64::from(crashed) })
 }
 
-fn conformance_tally() -> Tally {
-    crate::conformance::tally().unwrap_or_else(|failure| {
+fn conformance_tally(root: &Path) -> Tally {
+    crate::conformance::tally(root).unwrap_or_else(|failure| {
         complain(&format!("test: {failure}"));
         Tally { passed: 0, failed: 1 }
     })
