@@ -230,3 +230,35 @@ fn dead(
         .and_then(|mut list| list.query_map(bound, |row| row::id(row, 0))?.collect())
         .map_err(classify)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::SqliteConfig;
+    use crate::{migrate, read, thread};
+
+    fn plan(connection: &Connection, sql: &str) -> String {
+        let mut explain = connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap();
+        let steps = explain.raw_query().mapped(|row| row.get::<_, String>(3));
+        steps.collect::<rusqlite::Result<Vec<_>>>().unwrap().join("; ")
+    }
+
+    #[test]
+    fn the_statements_in_use_read_no_table_from_end_to_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = SqliteConfig::new(folder.path().join("t.db"));
+        let schema = Schema::new(&config).unwrap();
+        let mut connection = thread::open_writer(&config).unwrap();
+        migrate::migrate(&mut connection, &schema).unwrap();
+        let find = plan(&connection, &schema.find);
+        assert!(find.contains("PRIMARY KEY") && !find.contains("SCAN"), "{find}");
+        let list = plan(&connection, &read::list_sql(&schema));
+        assert!(list.contains("sessions_by_user") && !list.contains("SCAN"), "{list}");
+        assert!(!list.contains("TEMP B-TREE"), "{list}");
+        let dead = plan(&connection, &schema.sql(DEAD));
+        for index in ["sessions_by_deadline", "sessions_by_revocation"] {
+            assert!(dead.contains(index), "{dead}");
+        }
+        assert!(!dead.contains("SCAN sessions"), "{dead}");
+    }
+}

@@ -9,11 +9,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_channel::oneshot;
 use parking_lot::Mutex;
-use rusqlite::{Connection, OpenFlags};
+use rusqlite::{Connection, ErrorCode, OpenFlags};
 use session_store_core::{Error, ErrorKind, Result};
 
 use crate::config::{Access, SqliteConfig};
@@ -132,6 +132,8 @@ fn write_loop(connection: &Connection, queue: &Receiver<Job>) {
             jobs = write_batch(connection, jobs);
         }
     }
+    // A reader that closes last can't write the log back, and a copy of the file would lack it.
+    let _ = connection.execute_batch("PRAGMA wal_checkpoint(PASSIVE)");
 }
 
 /// Runs `jobs` in one transaction, and returns those that are left when it broke off.
@@ -216,10 +218,7 @@ pub(crate) fn open_writer(config: &SqliteConfig) -> Result<Connection> {
     if connection.is_readonly("main").map_err(classify)? {
         return Err(error(read_only()));
     }
-    // The mode is a property of the file; another process may be setting it just now.
-    let mode: String = connection
-        .query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0))
-        .map_err(classify)?;
+    let mode = set_journal_mode(&connection, config.busy_timeout)?;
     if mode != "wal" {
         let what = "path: no write-ahead log is possible there, as on most network file systems";
         return Err(Error::configuration(NAME, what));
@@ -228,6 +227,24 @@ pub(crate) fn open_writer(config: &SqliteConfig) -> Result<Connection> {
         .execute_batch("PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;")
         .map_err(classify)?;
     Ok(connection)
+}
+
+/// The mode is a property of the file, and another process may be setting it just now. SQLite does
+/// not wait for that one, whatever the busy timeout.
+fn set_journal_mode(connection: &Connection, patience: Duration) -> Result<String> {
+    let start = Instant::now();
+    loop {
+        let mode = connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get(0));
+        match mode {
+            Err(cause)
+                if cause.sqlite_error_code() == Some(ErrorCode::DatabaseBusy)
+                    && start.elapsed() < patience =>
+            {
+                thread::sleep(Duration::from_millis(5));
+            }
+            other => return other.map_err(classify),
+        }
+    }
 }
 
 /// A connection that only reads.

@@ -153,6 +153,7 @@ pub(crate) fn find(
         return Ok(None);
     };
     let user = find_where(connection, schema, "u.{id} = ?1", &key)?;
+    let user = user.filter(|user| user.id == *id);
     account(connection, schema, user)
 }
 

@@ -2,7 +2,13 @@
 
 #[cfg(test)]
 mod support;
-
+#[cfg(test)]
 mod ending;
+#[cfg(test)]
+mod existing;
+#[cfg(test)]
 mod schema;
+#[cfg(test)]
 mod shell;
+#[cfg(test)]
+mod threads;
