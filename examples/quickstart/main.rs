@@ -1,24 +1,41 @@
-//! Two users, three devices, one SQLite file: log in, rotate, log out, and see that it holds.
+//! Two users, three devices, one database: log in, rotate, log out, and see that it holds.
+//!
+//! Takes `--primary URL` and `--secondary URL`; the default is an SQLite file and a cache in this
+//! process.
 #![expect(clippy::print_stdout, reason = "an example talks to a person")]
 
-use std::error::Error;
-use std::path::PathBuf;
+mod stores;
 
-use session_store::memory::{MemoryCache, MemoryCacheConfig};
-use session_store::sqlite::{SqliteConfig, SqliteStore};
+use std::error::Error;
+use std::process::ExitCode;
+use std::sync::Arc;
+
 use session_store::{
     Authentication, Email, Layered, LayeredConfig, Live, Login, Metadata, Page, Policy,
-    RotationOutcome, Sessions, Token, Topology, User, UserId, tokio_host,
+    PrimaryStore, RotationOutcome, SecondaryStore, Sessions, Token, User, UserId, tokio_host,
 };
 
-type App = Sessions<SqliteStore, MemoryCache>;
+use stores::Asked;
+
+type App = Sessions<Arc<dyn PrimaryStore>, Arc<dyn SecondaryStore>>;
 type Outcome<T = ()> = Result<T, Box<dyn Error>>;
 
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> Outcome {
-    let path = std::env::args_os().nth(1).map_or_else(default_path, PathBuf::from);
-    let app = open(&path).await?;
-    println!("database  {}", path.display());
+async fn main() -> ExitCode {
+    match run().await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            println!("quickstart: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run() -> Outcome {
+    let asked = Asked::parse(std::env::args().skip(1))?;
+    let app = open(&asked).await?;
+    println!("database  {}", stores::shown(&asked.primary));
+    println!("cache     {}", stores::shown(&asked.secondary));
     println!("promise   after a logout: {:?}\n", app.store().guarantee().healthy);
 
     let ada = register(&app, "ada").await?;
@@ -67,23 +84,16 @@ async fn main() -> Outcome {
         "\nCensus    {} active of {} users, {} revoked, {} created today",
         census.active, census.users, census.revoked, census.created_last_day
     );
-    println!("Ada's laptop stays logged in. Run this again: the file remembers her.");
+    println!("Ada's laptop stays logged in. Run this again: the database remembers her.");
     Ok(())
 }
 
-fn default_path() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/quickstart.db")
-}
-
-async fn open(path: &std::path::Path) -> Outcome<App> {
-    if let Some(folder) = path.parent() {
-        std::fs::create_dir_all(folder)?;
-    }
+async fn open(asked: &Asked) -> Outcome<App> {
     let host = tokio_host();
-    let truth = SqliteStore::open(&SqliteConfig::new(path))?;
-    let cache = MemoryCache::new(&MemoryCacheConfig::default(), host.clock.clone());
+    let truth = stores::primary(&asked.primary)?;
+    let cache = stores::secondary(&asked.secondary, &host)?;
     let mut config = LayeredConfig::default();
-    config.topology = Topology::SingleProcess;
+    config.topology = asked.topology();
     let store = Layered::new(truth, cache, config, host)?;
     store.register().await?;
     Ok(Sessions::new(store, Policy::default())?)
@@ -107,7 +117,7 @@ async fn register(app: &App, name: &str) -> Outcome<UserId> {
 async fn greet(app: &App, user: &UserId) -> Outcome {
     let devices = app.list(user, None, &Page::first(100)).await?.items;
     if devices.is_empty() {
-        println!("{user} has no session yet: this is the first run on this file.");
+        println!("{user} has no session yet: this is the first run on this database.");
         return Ok(());
     }
     println!("{user} still has {} session(s) from earlier runs:", devices.len());

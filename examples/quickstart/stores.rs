@@ -1,0 +1,79 @@
+//! From the words on the command line to a pair of stores.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use session_store::memory::{MemoryCache, MemoryCacheConfig, MemoryStore};
+use session_store::sqlite::{SqliteConfig, SqliteStore};
+use session_store::{Host, PrimaryStore, SecondaryStore, Topology};
+
+use crate::Outcome;
+
+const USAGE: &str = "usage: quickstart [--primary URL] [--secondary URL]\n  \
+    --primary    sqlite:FILE (the default, in the folder of the build) | memory:\n  \
+    --secondary  memory: (the default)";
+
+/// What was asked for.
+pub(crate) struct Asked {
+    pub(crate) primary: String,
+    pub(crate) secondary: String,
+}
+
+impl Asked {
+    pub(crate) fn parse(mut words: impl Iterator<Item = String>) -> Outcome<Self> {
+        let file = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/quickstart.db");
+        let primary = format!("sqlite:{}", file.display());
+        let mut asked = Self { primary, secondary: "memory:".to_owned() };
+        while let Some(flag) = words.next() {
+            let slot = match flag.as_str() {
+                "--primary" => &mut asked.primary,
+                "--secondary" => &mut asked.secondary,
+                _ => return Err(format!("unknown option {flag:?}\n{USAGE}").into()),
+            };
+            *slot = words.next().ok_or_else(|| format!("{flag} needs a URL\n{USAGE}"))?;
+        }
+        Ok(asked)
+    }
+
+    /// A cache inside this process sees every revocation only if no other process uses the database.
+    pub(crate) fn topology(&self) -> Topology {
+        if self.secondary == "memory:" { Topology::SingleProcess } else { Topology::ManyProcesses }
+    }
+}
+
+/// The store of the truth.
+pub(crate) fn primary(url: &str) -> Outcome<Arc<dyn PrimaryStore>> {
+    match scheme(url)? {
+        ("memory", _) => Ok(Arc::new(MemoryStore::new())),
+        ("sqlite", file) => {
+            let path = PathBuf::from(file);
+            if let Some(folder) = path.parent() {
+                std::fs::create_dir_all(folder)?;
+            }
+            Ok(Arc::new(SqliteStore::open(&SqliteConfig::new(path))?))
+        }
+        (other, _) => Err(format!("no primary store for {other:?}\n{USAGE}").into()),
+    }
+}
+
+/// The cache.
+pub(crate) fn secondary(url: &str, host: &Host) -> Outcome<Arc<dyn SecondaryStore>> {
+    match scheme(url)? {
+        ("memory", _) => {
+            let config = MemoryCacheConfig::default();
+            Ok(Arc::new(MemoryCache::new(&config, host.clock.clone())))
+        }
+        (other, _) => Err(format!("no secondary store for {other:?}\n{USAGE}").into()),
+    }
+}
+
+fn scheme(url: &str) -> Outcome<(&str, &str)> {
+    url.split_once(':').ok_or_else(|| format!("{url:?} is not a URL\n{USAGE}").into())
+}
+
+/// The address without the password, for people.
+pub(crate) fn shown(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
+    let rest = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
+    format!("{scheme}://{rest}")
+}
