@@ -23,7 +23,7 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
     ///
     /// # Contract
     /// - A revocation whose removal failed, and a change made by hand-typed SQL, reach the cache
-    ///   \[K6-A05 X8-G-02\].
+    ///   \[K6-A05\].
     /// - An entry whose removal failed is not acknowledged \[X8-G-05\].
     pub async fn drain(&self) -> Result<u64> {
         let inner = &self.inner;

@@ -51,7 +51,7 @@ pub trait PrimaryStore: Debug + Send + Sync {
     ///
     /// # Contract
     /// - A taken id or e-mail address is `Conflict`, and the stored user is unchanged \[X8-U-02\].
-    /// - A deleted id is `UnknownUser` until its quarantine has ended \[K6-A03\].
+    /// - A deleted id is `UnknownUser` until its quarantine has ended \[X8-U-06\].
     async fn insert_user(&self, user: &User, now: Timestamp) -> Result<()>;
 
     /// The user called `id` with the epoch that a login must hand back; a missing one is `None`.
@@ -115,6 +115,7 @@ pub trait PrimaryStore: Debug + Send + Sync {
     /// - A taken id is `Conflict`, and the stored session is unchanged, expired or not \[P-04 P-05\].
     /// - A deadline that is not after `now` is `InvalidExpiry`, and nothing is stored \[P-06\].
     /// - An unknown user is `UnknownUser`, and nothing is stored \[P-03\].
+    /// - Data of the declared size is stored; one byte more is `TooLarge` \[P-100\].
     /// - An epoch older than the user's is `StaleCredentials`, and nothing is stored \[K6-A04\].
     /// - The limit holds under parallel logins: the least recently used active sessions are
     ///   revoked and returned, or the insert is `TooManySessions`; dead sessions don't count
@@ -167,7 +168,7 @@ pub trait PrimaryStore: Debug + Send + Sync {
     /// # Contract
     /// - `revoked` are exactly the active sessions ended by this call \[P-72\].
     /// - A second revocation keeps the first time and reason; the session is among `earlier`, since
-    ///   a cache may still hold it \[P-70 K6-R07\].
+    ///   a cache may still hold it \[P-70\].
     /// - A selection with an owner never touches another user's session \[P-71\].
     /// - `AllBut` spares the one session and nothing else \[P-74\].
     /// - A login racing `AllOf` is among the revoked ids, or fails, or came after it \[P-73\].
@@ -217,7 +218,7 @@ pub trait PrimaryStore: Debug + Send + Sync {
     ///
     /// # Contract
     /// - Every committed change of a session or of a projected user field, made by this library or
-    ///   by hand-typed SQL, is drained by every registered shared cache \[K6-A05 X8-G-02\].
+    ///   by hand-typed SQL, is drained by every registered shared cache \[X8-G-07 X8-G-02\].
     /// - An entry that became visible after a younger one had been acknowledged is still drained
     ///   \[X8-G-03\].
     async fn drain(&self, cache: &CacheName, limit: u32) -> Result<Drained>;

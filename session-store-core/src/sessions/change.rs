@@ -74,7 +74,7 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Sessions<P, S> {
     /// # Contract
     /// - Of two changes based on the same answer one is `Conflict` \[P-36\].
     /// - A session that was ended meanwhile is `Absent` and stays so \[P-31 P-33\].
-    /// - Data over the limit is `TooLarge` before any store is asked \[P-100\].
+    /// - Data over the limit is `TooLarge` before any store is asked \[X8-Y-12\].
     pub async fn set_data(&self, live: &Live, data: Json) -> Result<DataUpdate> {
         self.check_data(&data)?;
         let change = SessionChange { data: Some(data), ..SessionChange::default() };

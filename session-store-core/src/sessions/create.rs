@@ -82,7 +82,7 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Sessions<P, S> {
     /// - The token is accepted from now on, by every node \[P-15 K6-N01\].
     /// - An unknown user is `UnknownUser`; credentials that were changed or revoked since they were
     ///   verified are `StaleCredentials`; nothing is stored \[P-03 K6-A04\].
-    /// - Data over the limit is `TooLarge` before any store is asked \[P-100\].
+    /// - Data over the limit is `TooLarge` before any store is asked \[X8-Y-12\].
     pub async fn create(&self, login: Login) -> Result<Created> {
         let now = self.host().now();
         let limit = self.policy().max_sessions;

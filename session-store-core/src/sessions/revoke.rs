@@ -33,7 +33,7 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Sessions<P, S> {
     /// Ends the session `id` of the user who asks through `live`.
     ///
     /// # Contract
-    /// - Another user's session is not touched; ids are public \[P-71\].
+    /// - Another user's session is not touched; ids are public \[X8-Y-10\].
     pub async fn revoke(&self, live: &Live, id: SessionId) -> Result<Revoked> {
         let owner = live.session().user_id.clone();
         // A guest has no other sessions.
@@ -58,7 +58,7 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Sessions<P, S> {
     /// Ends every session of the user who asks through `live`, except that one.
     ///
     /// # Contract
-    /// - The session that asks stays \[P-74\].
+    /// - The session that asks stays \[X8-Y-11\].
     pub async fn revoke_others(&self, live: &Live) -> Result<Revoked> {
         match &live.session().user_id {
             Some(user) => {

@@ -20,7 +20,7 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Sessions<P, S> {
     ///
     /// # Contract
     /// - A taken id or address is `Conflict`; an id in quarantine is `UnknownUser`
-    ///   \[X8-U-02 K6-A03\].
+    ///   \[X8-U-02 X8-U-06\].
     pub async fn register_user(&self, user: &User) -> Result<()> {
         self.store().primary().insert_user(user, self.host().now()).await
     }

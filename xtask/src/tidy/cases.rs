@@ -1,5 +1,7 @@
 //! The cases of the suite, read from its `checks!` tables.
 
+use std::collections::BTreeMap;
+
 use proc_macro2::{TokenStream, TokenTree};
 
 use super::tokens::{calls, each_level, is_punct, line, string};
@@ -41,6 +43,21 @@ pub(super) fn scan(path: &str, tokens: &TokenStream) -> (Vec<Case>, Vec<Violatio
         }
     }
     (cases, found)
+}
+
+/// Ids that stand in more than one entry: a contract that names one would name either case.
+pub(super) fn twins(cases: &[Case]) -> Vec<Violation> {
+    let mut seen = BTreeMap::new();
+    let mut found = Vec::new();
+    for case in cases {
+        for id in &case.ids {
+            if let Some(first) = seen.insert(id, case) {
+                let what = format!("`{id}` stands at {}:{} too", first.path, first.line);
+                found.push(Violation::new(&case.path, case.line, "case", what));
+            }
+        }
+    }
+    found
 }
 
 /// Whether `text` looks like `P-04`, `A04`, `X8-L-01` or `K6-R01`.
@@ -92,6 +109,16 @@ mod tests {
         assert_eq!(ids("checks! { nameless, }").1, 1);
         assert_eq!(ids("checks! { \"a sentence\" name, }").1, 1);
         assert_eq!(ids("checks! { \"\" name, }").1, 1);
+    }
+
+    #[test]
+    fn an_id_stands_once() {
+        let content =
+            r#"checks! { "P-04 P-05" a "..", } checks! { "P-06" b "..", "P-05" c "..", }"#;
+        let (cases, found) = scan("a.rs", &content.parse().unwrap());
+        assert!(found.is_empty());
+        assert_eq!(twins(&cases).len(), 1);
+        assert_eq!(twins(&cases[1..]).len(), 0);
     }
 
     #[test]

@@ -56,6 +56,7 @@ pub(super) fn links(tree: &Tree) -> Links {
             violations.extend(refused);
         }
     }
+    violations.extend(cases::twins(&cases));
     violations.extend(compare(&clauses, &cases));
     Links { contracts, cases: cases.len(), violations }
 }

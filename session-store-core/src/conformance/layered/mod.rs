@@ -1,6 +1,7 @@
 //! The cases of [`Layered`](crate::Layered) and [`Sessions`](crate::Sessions), over any pair.
 
 mod read;
+mod flight;
 mod revoke;
 mod update;
 mod absent;
@@ -169,6 +170,7 @@ impl PairBench {
 fn cases() -> impl Iterator<Item = &'static Case<PairBench>> {
     [
         read::CASES,
+        flight::CASES,
         revoke::CASES,
         update::CASES,
         absent::CASES,

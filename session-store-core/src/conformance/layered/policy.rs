@@ -24,10 +24,10 @@ use std::sync::Arc;
 
 checks! { PairBench;
     "P-44" one_of_two_rotations_wins "Of two concurrent rotations exactly one hands out a token.",
-    "P-46 K6-U08 P-48" the_grace_starts_with_the_first_use
+    "P-46 P-48" the_grace_starts_with_the_first_use
         "The old secret works until the new one was used, then for the grace, then never.",
     "P-47" no_grace_after_a_revocation "A revoked session's previous secret is dead at once.",
-    "P-100" large_data_is_refused_early "Data over the policy's limit is refused without a store call.",
+    "X8-Y-12" large_data_is_refused_early "Data over the policy's limit is refused without a store call.",
     "X8-Y-01" unfit_policies_are_refused "A policy that logs active users out is refused.",
     "X8-Y-02 T-11" refusals_tell_why "Wrong secrets, expiry and revocation are told apart inside.",
     "X8-Y-03" guests_have_sessions "A guest's session is found, without a user.",
@@ -38,8 +38,8 @@ checks! { PairBench;
     "X8-Y-07" a_sweep_leaves_room_for_skew "A sweep removes nothing that a skewed clock calls alive.",
     "X8-Y-08" run_once_does_everything "One round of maintenance flushes, drains and sweeps.",
     "X8-Y-09" a_verifier_writes_nothing "A verifier judges alike and never writes to the primary.",
-    "P-71" devices_of_others_are_safe "A user can't end another user's session by its public id.",
-    "P-74" logging_out_the_others_spares_this_one "Only the session that asked is left.",
+    "X8-Y-10" devices_of_others_are_safe "A user can't end another user's session by its public id.",
+    "X8-Y-11" logging_out_the_others_spares_this_one "Only the session that asked is left.",
 }
 
 async fn rotated(node: &Node, token: &Token) -> Result<Token, Violation> {

@@ -28,7 +28,7 @@ checks! { PairBench;
     "K6-R10 L-21" a_failed_removal_is_never_immediate
         "A removal that failed gives a bound, and the bound holds.",
     "K6-R11" waiting_makes_it_immediate "WaitOut and WaitDrain return once nothing old is left.",
-    "K6-R13 K6-R14 P-107" a_caller_that_goes_away_changes_nothing
+    "K6-R13 K6-R14" a_caller_that_goes_away_changes_nothing
         "A revocation whose caller is dropped at any moment is completed.",
     "K6-R15 L-33" an_expired_lease_fills_nothing "A reader whose lease has expired fills nothing.",
     "K6-R19 K6-R20 L-34" eviction_and_flush_are_harmless

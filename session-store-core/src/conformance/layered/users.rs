@@ -24,7 +24,7 @@ checks! { PairBench;
         "Revoke-all removes the entries of all sessions on all nodes, in batches.",
     "K6-A03" nobody_inherits_an_entry "A user created again under a deleted id inherits no session.",
     "L-23" every_change_shows "Limit, user changes, deletion: the next read anywhere sees the truth.",
-    "K6-A05 L-27 X8-G-02" hand_typed_changes_reach_the_cache
+    "K6-A05 L-27" hand_typed_changes_reach_the_cache
         "A change typed by hand reaches the cache by a drain.",
     "X8-G-04" others_are_reckoned_with "A cache that another handle registered bounds a revocation.",
     "X8-G-05" a_failed_drain_acknowledges_nothing "What a drain could not remove is drained again.",

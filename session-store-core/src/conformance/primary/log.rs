@@ -21,7 +21,7 @@ checks! { PrimaryBench;
         "Updates, revocations, deletions and user changes are drained by every shared cache.",
     "X8-G-03" exactly_the_named_entries_are_acknowledged
         "Acknowledging takes exactly the named entries away, from this cache only.",
-    "K6-A05" hand_typed_changes_are_logged "SQL typed by hand reaches the log.",
+    "X8-G-07" hand_typed_changes_are_logged "SQL typed by hand reaches the log.",
     "X8-G-06" dead_rows_are_swept_silently "A sweep of dead sessions writes nothing to the log.",
 }
 

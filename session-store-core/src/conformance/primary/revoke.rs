@@ -12,7 +12,7 @@ use crate::primary::{RevokedSessions, Selection};
 use crate::session::{Reason, Session, State};
 
 checks! { PrimaryBench;
-    "P-70 K6-R07" the_first_revocation_stands
+    "P-70" the_first_revocation_stands
         "A second revocation keeps moment and reason of the first, and names the session again.",
     "P-71" another_users_session_is_safe "A selection with an owner never touches another's session.",
     "P-72" all_of_a_user_are_ended_and_counted

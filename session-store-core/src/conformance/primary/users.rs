@@ -23,7 +23,7 @@ checks! { PrimaryBench;
     "P-62" a_login_racing_a_deletion_leaves_no_orphan
         "A login that races the deletion is removed with the user, or is refused.",
     "P-63" deleting_nobody_is_no_error "Deleting an unknown user is None.",
-    "K6-A03" a_deleted_id_rests "A deleted id can't be registered again before its quarantine ends.",
+    "X8-U-06" a_deleted_id_rests "A deleted id can't be registered again before its quarantine ends.",
 }
 
 fn full() -> Result<User, Violation> {
