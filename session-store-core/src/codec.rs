@@ -202,6 +202,12 @@ fn time(millis: i64) -> Timestamp {
 mod tests {
     use super::*;
 
+    const GOLDEN: &str = "560101140707070707070707070707070707070701036164610101010101010101010101010101010101\
+        010101010101010101010101010101010202020202020202020202020202020202020202020202020202\
+        02020202020201120201040608010af02e0e01007f00000101056167656e74010570686f6e6501010202\
+        03707764036f747001037369640c7b2263617274223a5b315d7d080301120561646d696e010361646105\
+        61646d696e01035b315d010f416461406578616d706c652e6f7267";
+
     fn full() -> Snapshot {
         let id = UserId::new("ada").unwrap();
         let session = Session {
@@ -248,6 +254,16 @@ mod tests {
         let record = encode(&full(), Some(time(10))).unwrap();
         let Entry::Value(snapshot, fresh_until) = decode(&record) else { panic!("not a value") };
         assert_eq!((*snapshot, fresh_until), (full(), Some(time(10))));
+    }
+
+    /// Another process of another build must read these bytes. A change needs another `VERSION`.
+    #[test]
+    fn the_bytes_of_version_1() {
+        let record = encode(&full(), Some(time(10))).unwrap();
+        let hex =
+            record.as_bytes().iter().fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"));
+        assert_eq!(hex, GOLDEN);
+        assert_eq!(negative().as_bytes(), b"N\x01");
     }
 
     #[test]

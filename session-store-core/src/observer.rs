@@ -7,7 +7,10 @@ use crate::session::{Reason, SessionIds};
 use crate::token::SessionId;
 use crate::user::UserId;
 
-/// Something that happened to a session. Reported at most once.
+/// Something that happened to a session.
+///
+/// # Contract
+/// - Each step of a session's life is told once, by the process that made it \[P-88\].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event<'a> {

@@ -63,6 +63,10 @@ impl PrimaryHarness for SqliteHarness {
             Deed::DeleteSession(id) => {
                 shell.execute("DELETE FROM sessions WHERE id = ?1", [id.as_bytes().as_slice()])
             }
+            Deed::Damage(id) => {
+                let sql = "UPDATE sessions SET amr = '[' WHERE id = ?1";
+                shell.execute(sql, [id.as_bytes().as_slice()])
+            }
             Deed::SetRole(user, role) => {
                 let sql = "UPDATE users SET role = ?2 WHERE id = ?1";
                 shell.execute(sql, params![user.as_str(), role])

@@ -24,6 +24,8 @@ pub enum Deed {
     DeleteUser(UserId),
     /// `DELETE FROM sessions` for one session.
     DeleteSession(SessionId),
+    /// An `UPDATE sessions` that leaves the row of one session unreadable.
+    Damage(SessionId),
     /// `UPDATE users SET role` for one user.
     SetRole(UserId, &'static str),
 }

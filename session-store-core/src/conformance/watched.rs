@@ -86,7 +86,8 @@ impl PrimaryStore for WatchedPrimary {
     }
 
     async fn find(&self, id: &SessionId) -> Result<Found> {
-        self.wire.carry(Op::Find, self.store.find(id)).await
+        let found = self.wire.carry(Op::Find, self.store.find(id)).await?;
+        Ok(Found { server_time: self.wire.server_time().or(found.server_time), ..found })
     }
 
     async fn update(

@@ -6,6 +6,7 @@ use futures_channel::oneshot;
 use parking_lot::Mutex;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::time::Timestamp;
 
 /// An operation of either store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -75,6 +76,7 @@ struct State {
     calls: Vec<Op>,
     rules: Vec<Rule>,
     down: bool,
+    server_time: Option<Timestamp>,
 }
 
 /// One store's wire.
@@ -108,6 +110,15 @@ impl Wire {
     /// Refuses every call, or none any more.
     pub fn set_down(&self, down: bool) {
         self.0.lock().down = down;
+    }
+
+    /// Makes the server on this wire say that it is `time`.
+    pub fn set_server_time(&self, time: Timestamp) {
+        self.0.lock().server_time = Some(time);
+    }
+
+    pub(super) fn server_time(&self) -> Option<Timestamp> {
+        self.0.lock().server_time
     }
 
     /// How often `op` was called.

@@ -35,6 +35,7 @@ pub(crate) struct Counters {
     pub(crate) reads_refused: Counter,
     pub(crate) removals_failed: Counter,
     pub(crate) foreign: Counter,
+    pub(crate) skewed: Counter,
 }
 
 impl Counters {
@@ -54,6 +55,7 @@ impl Counters {
             reads_refused: self.reads_refused.read(),
             removals_failed: self.removals_failed.read(),
             foreign: self.foreign.read(),
+            skewed: self.skewed.read(),
         }
     }
 }

@@ -61,6 +61,10 @@ use near::Near;
 /// - Eviction, a restart of the cache, an expired lease or a late removal at any moment cost a read
 ///   and nothing else \[K6-R12 K6-R15 K6-R17 K6-R19 K6-U04\].
 /// - An entry never outlives its session \[L-05\].
+/// - An emptied cache costs reads, and nothing else \[L-04\].
+/// - Services with one `key_prefix` share entries, others don't \[L-55\].
+/// - A cache of class Eventual may serve any old version, remember absence and apply a fill at any
+///   time: the bound holds \[K6-K01 K6-K02\], and no login is hidden \[K6-K04\].
 /// - With a near cache this node sees a revocation at once, and another one within its TTL, which
 ///   `WaitOut` waits for \[K6-L01 K6-L02 K6-L03 K6-L04\].
 /// - Unknown ids cost one read per window, and push no live session out \[L-46\].

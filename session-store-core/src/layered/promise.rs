@@ -97,6 +97,9 @@ pub struct Guarantee {
 }
 
 /// Counters since the start.
+///
+/// # Contract
+/// - Each counter counts its own event, once \[L-59\].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
     /// Lookups answered by the near cache.
@@ -127,4 +130,7 @@ pub struct Stats {
     pub removals_failed: u64,
     /// Records that could not be read.
     pub foreign: u64,
+    /// Reads of the primary that showed this host's clock to be wrong by more than `max_skew`,
+    /// which closes a cache of class Eventual.
+    pub skewed: u64,
 }

@@ -48,6 +48,8 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
     /// - A "no" that a touch or a rotation on another node could have changed comes from a read of
     ///   the primary that began after the call \[X8-L-13 X8-L-15\].
     /// - A cache that fails or hangs is passed by, flagged as `degraded` \[L-10 L-12\].
+    /// - A host whose clock is wrong by more than `max_skew` asks no cache of class Eventual
+    ///   \[K6-K03\].
     /// - A record that can't be read is a miss, and is deleted \[L-13\].
     /// - An entry of another session is a miss \[L-08\].
     /// - While the primary is down, a hit is served until the entry's own end, and a miss is an
@@ -193,6 +195,9 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
             // Taken before the read: an entry is never younger than what it holds.
             let now = inner.host.now();
             let found = inner.primary.find(&id).await?;
+            if let Some(server) = found.server_time {
+                inner.leases.shield.compare_clocks(now, server, inner.config.max_skew);
+            }
             Ok(inner.fetched(found, now))
         })
     }

@@ -14,7 +14,7 @@ use crate::primary::CacheScope;
 use crate::secondary::{
     CacheClass, CacheKey, Record, Reservation, SecondaryPromise, SecondaryStore, SwapTtl,
 };
-use crate::time::Ttl;
+use crate::time::{Timestamp, Ttl};
 
 /// How many failures in a row open the breaker.
 const TRIPS: u32 = 5;
@@ -85,6 +85,16 @@ impl<S: SecondaryStore> Shield<S> {
             self.close_for(self.quarantine);
         }
         self.host.clock.monotonic() >= *self.closed_until.lock()
+    }
+
+    /// Where freshness is told by clocks, one that is wrong must not tell it. Asked at every read of
+    /// the primary, so a clock that was set right is noticed too.
+    pub(crate) fn compare_clocks(&self, own: Timestamp, server: Timestamp, max_skew: Duration) {
+        if !self.is_linearizable() && own.distance(server) > max_skew {
+            tracing::warn!(?own, ?server, "clock differs by more than max_skew: cache bypassed");
+            self.counters.skewed.add();
+            self.close_for(self.quarantine);
+        }
     }
 
     fn close_for(&self, length: Duration) {

@@ -39,6 +39,8 @@ use crate::user::{Account, User, UserChange, UserId, UserUpdate};
 /// - Every text comes back as it was given, whatever it contains \[P-90 P-102\].
 /// - No session is stored without a finite deadline \[P-59\].
 /// - A dropped future leaves no half of an operation behind \[P-107\].
+/// - What was acknowledged to one caller is true for every call that begins later \[P-50\].
+/// - Every moment from [`Timestamp::EPOCH`] to [`Timestamp::MAX`] comes back \[P-95\].
 #[async_trait]
 pub trait PrimaryStore: Debug + Send + Sync {
     /// What this back end, as configured, does differently from the strongest one.
@@ -86,6 +88,7 @@ pub trait PrimaryStore: Debug + Send + Sync {
     ///
     /// # Contract
     /// - All sessions of the user are gone, by raw count; other users keep theirs \[P-60 P-61\].
+    /// - However many they are \[P-64\].
     /// - A login that commits before the deletion is among the returned ids; one that comes later
     ///   is `UnknownUser` \[P-62\].
     /// - An unknown user is `None` \[P-63\].
@@ -132,6 +135,8 @@ pub trait PrimaryStore: Debug + Send + Sync {
     /// - Expired and revoked sessions are returned as stored \[P-11 P-13\].
     /// - A session whose user is gone is `None` \[P-14\].
     /// - Finding a session changes nothing about it \[P-17\].
+    /// - A row that can't be read is `Corrupt`, not absent; it can still be revoked, and deleted
+    ///   with its user \[P-19\].
     async fn find(&self, id: &SessionId) -> Result<Found>;
 
     /// Changes a session if its version is still `version` and it is active at `now`.

@@ -90,6 +90,7 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Sessions<P, S> {
     /// - During the grace after a rotation the previous secret is accepted, and refused from then on
     ///   \[P-46\].
     /// - Stores that can't answer are `Unavailable`, never `Absent` \[L-15\].
+    /// - A clock that is set back logs nobody out and makes nothing immortal \[P-97\].
     pub async fn authenticate(&self, token: &Token) -> Authentication {
         self.authenticate_with(token, false).await
     }

@@ -83,6 +83,8 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Sessions<P, S> {
     /// - An unknown user is `UnknownUser`; credentials that were changed or revoked since they were
     ///   verified are `StaleCredentials`; nothing is stored \[P-03 K6-A04\].
     /// - Data over the limit is `TooLarge` before any store is asked \[X8-Y-12\].
+    /// - Names that are too long are cut where a character ends, or refused, as the policy says
+    ///   \[P-101\].
     pub async fn create(&self, login: Login) -> Result<Created> {
         let now = self.host().now();
         let limit = self.policy().max_sessions;

@@ -97,7 +97,11 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Maintenance<P, S> {
         Arc::clone(&self.health)
     }
 
-    /// Works until it is dropped. Errors are logged and counted, and the next round is tried.
+    /// Works until it is dropped.
+    ///
+    /// # Contract
+    /// - Errors are logged and counted, and the next round is tried; a dropped future does nothing
+    ///   more \[P-84\].
     pub async fn run(self) {
         let host = self.sessions.host().clone();
         let touches = &self.sessions.shared.touches;

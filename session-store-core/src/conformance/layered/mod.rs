@@ -11,6 +11,10 @@ mod touch;
 mod cached;
 mod near;
 mod late;
+mod background;
+mod clocks;
+mod eventual;
+mod shared;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -106,14 +110,24 @@ impl PairBench {
         db: &Wire,
         cache: &Wire,
     ) -> Result<Layered<Arc<WatchedPrimary>, Arc<WatchedSecondary>>> {
-        let (primary, secondary) = (Arc::clone(&self.primary), Arc::clone(&self.secondary));
+        self.layered_over(Arc::clone(&self.secondary), config, (db, cache), self.host())
+    }
+
+    fn layered_over(
+        &self,
+        secondary: Arc<dyn SecondaryStore>,
+        config: LayeredConfig,
+        (db, cache): (&Wire, &Wire),
+        host: Host,
+    ) -> Result<Layered<Arc<WatchedPrimary>, Arc<WatchedSecondary>>> {
+        let primary = Arc::clone(&self.primary);
         let primary = Arc::new(WatchedPrimary { store: primary, wire: db.clone() });
         let secondary = Arc::new(WatchedSecondary {
             store: secondary,
             wire: cache.clone(),
             is_shared: config.topology == Topology::ManyProcesses && config.near_ttl.is_some(),
         });
-        Layered::new(primary, secondary, config, self.host())
+        Layered::new(primary, secondary, config, host)
     }
 
     pub(super) fn host(&self) -> Host {
@@ -180,6 +194,10 @@ fn cases() -> impl Iterator<Item = &'static Case<PairBench>> {
         cached::CASES,
         near::CASES,
         late::CASES,
+        background::CASES,
+        clocks::CASES,
+        eventual::CASES,
+        shared::CASES,
     ]
     .into_iter()
     .flatten()

@@ -9,6 +9,7 @@ mod users;
 mod list;
 mod sweep;
 mod log;
+mod history;
 
 use std::sync::Arc;
 
@@ -81,6 +82,7 @@ fn cases() -> impl Iterator<Item = &'static Case<PrimaryBench>> {
         list::CASES,
         sweep::CASES,
         log::CASES,
+        history::CASES,
         super::token::CASES,
     ]
     .into_iter()

@@ -1,0 +1,200 @@
+//! Caches of class Eventual: whatever old version they serve, and however late, a revocation holds
+//! after the declared bound.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use parking_lot::Mutex;
+
+use super::super::checks;
+use super::super::report::{Violation, ensure, expect};
+use super::super::runner::Outcome;
+use super::super::sample::{NOW, guest, new};
+use super::super::wire::Wire;
+use super::{Node, PairBench};
+use crate::error::Result;
+use crate::layered::{LayeredConfig, Topology, Visibility};
+use crate::policy::Policy;
+use crate::primary::CacheScope;
+use crate::secondary::{
+    CacheClass, CacheKey, Record, Reservation, SecondaryPromise, SecondaryStore, SwapTtl,
+};
+use crate::session::{Reason, Session};
+use crate::sessions::Sessions;
+use crate::time::Ttl;
+use crate::token::Token;
+
+checks! { PairBench;
+    "K6-K01 S-42" an_old_version_is_refused_after_the_bound
+        "A cache that serves an old version for ever is not believed after the declared bound.",
+    "K6-K02" a_fill_of_long_ago_is_stale "A fill that arrives long after its read is never accepted.",
+    "K6-K03" a_wrong_clock_asks_no_cache
+        "A host whose clock is wrong by more than max_skew goes past the cache, and counts it.",
+    "K6-K04" a_cached_absence_hides_no_login "A miss that the cache remembers goes to the primary.",
+}
+
+/// What a key is to hold.
+type Put = (CacheKey, Option<Record>);
+
+/// The worst cache there may be: it serves any old version, remembers what was not there, and
+/// applies what it was given whenever it likes.
+#[derive(Debug, Default)]
+struct Edge {
+    versions: Mutex<HashMap<CacheKey, Vec<Option<Record>>>>,
+    /// Nothing that comes later is served.
+    is_frozen: Mutex<bool>,
+    /// Puts wait here while the cache is slow.
+    late: Mutex<Option<Vec<Put>>>,
+}
+
+impl Edge {
+    fn freeze(&self) {
+        *self.is_frozen.lock() = true;
+    }
+
+    fn delay(&self) {
+        *self.late.lock() = Some(Vec::new());
+    }
+
+    /// Everything that was delayed arrives, after whatever came meanwhile.
+    fn arrive(&self) {
+        for (key, record) in self.late.lock().take().unwrap_or_default() {
+            self.put(&key, record);
+        }
+    }
+
+    fn put(&self, key: &CacheKey, record: Option<Record>) {
+        if !*self.is_frozen.lock() {
+            self.versions.lock().entry(key.clone()).or_default().push(record);
+        }
+    }
+}
+
+#[async_trait]
+impl SecondaryStore for Edge {
+    fn promise(&self) -> SecondaryPromise {
+        SecondaryPromise {
+            name: "edge",
+            class: CacheClass::Eventual,
+            scope: CacheScope::Shared,
+            may_roll_back: true,
+            min_ttl: Duration::from_mins(1),
+            ttl_granularity: Duration::from_secs(1),
+            max_record_bytes: 1 << 20,
+            max_batch: 1,
+        }
+    }
+
+    fn epoch(&self) -> u64 {
+        0
+    }
+
+    async fn get(&self, key: &CacheKey) -> Result<Option<Record>> {
+        Ok(self.versions.lock().get(key).and_then(|versions| versions.last().cloned()).flatten())
+    }
+
+    async fn reserve(&self, _key: &CacheKey, _ttl: Ttl) -> Result<Reservation> {
+        Ok(Reservation::Granted(Record::lease(b"blind")))
+    }
+
+    async fn swap(
+        &self,
+        key: &CacheKey,
+        _expected: &Record,
+        new: Option<&Record>,
+        _ttl: SwapTtl,
+    ) -> Result<bool> {
+        match &mut *self.late.lock() {
+            Some(late) => late.push((key.clone(), new.cloned())),
+            None => self.put(key, new.cloned()),
+        }
+        Ok(true)
+    }
+
+    async fn remove(&self, keys: &[CacheKey]) -> Result<()> {
+        for key in keys {
+            self.put(key, None);
+        }
+        Ok(())
+    }
+}
+
+fn node(on: &PairBench, edge: &Arc<Edge>) -> std::result::Result<Node, Violation> {
+    let (db, cache) = (Wire::default(), Wire::default());
+    let config = LayeredConfig { topology: Topology::ManyProcesses, ..PairBench::config() };
+    let store = on.layered_over(edge.clone(), config, (&db, &cache), on.host())?;
+    Ok(Node { app: Sessions::new(store, Policy::default())?, db, cache })
+}
+
+async fn an_old_version_is_refused_after_the_bound(on: &PairBench) -> Outcome {
+    let edge = Arc::new(Edge::default());
+    let (one, other) = (node(on, &edge)?, node(on, &edge)?);
+    let token = on.log_in_warm(&one).await?;
+    on.runtime.advance(Duration::from_secs(10));
+    edge.freeze();
+    let done = one.app.admin_revoke(token.id(), Reason::Admin).await?;
+    let Visibility::Within(bound) = done.visibility else {
+        return expect(done.visibility, Visibility::Within(Duration::ZERO));
+    };
+    expect(done.visibility, one.app.store().guarantee().healthy)?;
+    // Until then the old version may be believed; here it is, or the case would show nothing.
+    ensure(other.accepts(&token).await, "the old version is not served")?;
+    on.runtime.advance(bound);
+    for node in [&one, &other] {
+        ensure(!node.accepts(&token).await, "accepted after the bound")?;
+    }
+    let strict = LayeredConfig { require_immediate: true, ..PairBench::config() };
+    let (db, cache) = Default::default();
+    let refused = on.layered_over(edge, strict, (&db, &cache), on.host());
+    ensure(refused.is_err(), "an eventual cache passed for immediate")
+}
+
+async fn a_fill_of_long_ago_is_stale(on: &PairBench) -> Outcome {
+    let edge = Arc::new(Edge::default());
+    let (one, other) = (node(on, &edge)?, node(on, &edge)?);
+    edge.delay();
+    let token = on.log_in_warm(&one).await?;
+    let done = other.app.admin_revoke(token.id(), Reason::Admin).await?;
+    on.runtime.advance(10 * done.visibility.bound());
+    edge.arrive();
+    let key = PairBench::key(token.id());
+    ensure(edge.get(&key).await?.is_some(), "the fill did not arrive")?;
+    for node in [&one, &other] {
+        ensure(!node.accepts(&token).await, "a fill of long ago was believed")?;
+    }
+    super::DONE
+}
+
+async fn a_wrong_clock_asks_no_cache(on: &PairBench) -> Outcome {
+    let edge = Arc::new(Edge::default());
+    let node = node(on, &edge)?;
+    let token = on.log_in(&node).await?.token;
+    let skew = node.app.store().config().max_skew + Duration::from_millis(1);
+    node.db.set_server_time(NOW.plus(skew));
+    ensure(node.accepts(&token).await, "a wrong clock logged somebody out")?;
+    on.runtime.settle().await;
+    expect(node.app.store().stats().skewed, 1)?;
+    node.cache.reset();
+    ensure(node.accepts(&token).await, "not accepted past the cache")?;
+    expect(node.cache.total(), 0)?;
+    // Set right again, and after a while the cache is asked again.
+    node.db.set_server_time(NOW.plus(Duration::from_mins(10)));
+    on.runtime.advance(Duration::from_mins(10));
+    ensure(node.accepts(&token).await, "not accepted")?;
+    ensure(node.cache.total() > 0, "the cache is never asked again")
+}
+
+async fn a_cached_absence_hides_no_login(on: &PairBench) -> Outcome {
+    let edge = Arc::new(Edge::default());
+    let node = node(on, &edge)?;
+    let token = Token::generate(NOW)?;
+    ensure(!node.accepts(&token).await, "nobody was accepted")?;
+    on.runtime.settle().await;
+    // From now on the cache says what it said then: nothing is there.
+    edge.freeze();
+    let login = Session { id: token.id(), secret_hash: token.secret_hash(), ..guest(1) };
+    node.app.store().insert(new(login), NOW).await?;
+    ensure(node.accepts(&token).await, "a remembered absence hid a login")
+}
