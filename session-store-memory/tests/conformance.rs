@@ -1,23 +1,12 @@
-//! The memory store, the memory cache and the pair of them conform.
+//! The memory store, the memory cache and the pair of them conform: a test per case.
 
-use session_store_core::conformance::{Filter, run_layered, run_primary, run_secondary};
+use std::sync::LazyLock;
+
+use session_store_core::conformance_tests;
 use session_store_memory::{MemoryCacheHarness, MemoryHarness};
 
-fn harness() -> &'static MemoryHarness {
-    Box::leak(Box::default())
-}
+static STORES: LazyLock<MemoryHarness> = LazyLock::new(MemoryHarness::default);
 
-#[tokio::test]
-async fn the_store_conforms() {
-    run_primary(harness(), &Filter::all()).await.assert_conforms();
-}
-
-#[tokio::test]
-async fn the_cache_conforms() {
-    run_secondary(&MemoryCacheHarness, &Filter::all()).await.assert_conforms();
-}
-
-#[tokio::test]
-async fn the_pair_conforms() {
-    run_layered(harness(), &MemoryCacheHarness, &Filter::all()).await.assert_conforms();
-}
+conformance_tests!(primary: &*STORES);
+conformance_tests!(secondary: &MemoryCacheHarness);
+conformance_tests!(layered: &*STORES, &MemoryCacheHarness);

@@ -1,17 +1,13 @@
-//! The SQLite store, and the pair of it and a memory cache, conform.
+//! The SQLite store, and the pair of it and a memory cache, conform: a test per case.
+#![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
-use session_store_core::conformance::{Filter, run_layered, run_primary};
+use std::sync::LazyLock;
+
+use session_store_core::conformance_tests;
 use session_store_memory::MemoryCacheHarness;
 use session_store_sqlite::SqliteHarness;
 
-#[tokio::test]
-async fn the_store_conforms() {
-    let harness = Box::leak(Box::new(SqliteHarness::new().unwrap()));
-    run_primary(harness, &Filter::all()).await.assert_conforms();
-}
+static FILES: LazyLock<SqliteHarness> = LazyLock::new(|| SqliteHarness::new().unwrap());
 
-#[tokio::test]
-async fn the_pair_conforms() {
-    let harness = Box::leak(Box::new(SqliteHarness::new().unwrap()));
-    run_layered(harness, &MemoryCacheHarness, &Filter::all()).await.assert_conforms();
-}
+conformance_tests!(primary: &*FILES);
+conformance_tests!(layered: &*FILES, &MemoryCacheHarness);

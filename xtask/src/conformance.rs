@@ -112,7 +112,7 @@ fn report(asked: &Asked) -> Result<Report, Failure> {
     let sqlite = SqliteHarness::new().map_err(|error| Failure::new(error.to_string()))?;
     // The suite runs once in the life of this process.
     let sqlite: &'static SqliteHarness = Box::leak(Box::new(sqlite));
-    let filter = Filter { containing: asked.filter.clone() };
+    let filter = asked.filter.clone().map_or(Filter::All, Filter::Containing);
     let mut adapters = Vec::new();
     futures_executor::block_on(async {
         for name in ADAPTERS.into_iter().filter(|name| asked.wants(name)) {

@@ -15,7 +15,7 @@ use crate::json::Json;
 use crate::session::Session;
 use crate::token::{SessionId, Token};
 
-checks! { PrimaryBench;
+checks! { ($) primary_token: PrimaryBench;
     "P-08" impossible_ids_are_refused "Ids from the future or from long ago can't exist.",
     "P-91" nul_and_lone_surrogates_are_refused "NUL and lone surrogates are refused up front.",
     "P-108" kinds_say_what_to_do "Errors are told apart by kind, and only outages are retryable.",

@@ -12,7 +12,7 @@ use crate::layered::LayeredConfig;
 use crate::session::{NewSession, Reason, Session};
 use crate::token::Token;
 
-checks! { PairBench;
+checks! { ($) layered_absent: PairBench;
     "K6-N01 L-45" a_cached_absence_ends_with_a_login
         "A random id that was looked up is accepted by every node once it is created.",
     "K6-N02" an_absence_under_way_ends_too "A reader that read 'absent' before fills nothing after.",

@@ -20,7 +20,7 @@ use crate::session::Reason;
 use crate::sessions::{MaintenanceConfig, RotationOutcome, Sessions};
 use crate::token::Token;
 
-checks! { PairBench;
+checks! { ($) layered_background: PairBench;
     "P-84 L-60" maintenance_survives_errors_and_ends_when_dropped
         "An outage is counted and got over, the sweep has jitter, and a dropped task does nothing.",
     "P-88" each_event_is_told_once "Each step of a life is told once, with the reason of its end.",

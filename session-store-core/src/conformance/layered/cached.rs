@@ -16,7 +16,7 @@ use crate::cached::{Cached, CachedConfig};
 use crate::error::{Error, ErrorKind, Result};
 use crate::layered::Source;
 
-checks! { PairBench;
+checks! { ($) layered_cached: PairBench;
     "X8-F-01" a_value_is_loaded_once "Fifty who ask at once cause one load, served for its TTL.",
     "X8-F-02" nothing_from_before_a_forget "After a forget, no load that began before is served.",
     "X8-F-03" errors_and_absences_are_not_cached "An error is an error, and nothing is cached of it.",

@@ -16,7 +16,7 @@ use crate::session::Metadata;
 use crate::sessions::{Authentication, Refusal, Sessions};
 use crate::time::Timestamp;
 
-checks! { PairBench;
+checks! { ($) layered_clocks: PairBench;
     "P-96" a_wrong_clock_refuses_for_itself_only
         "A host whose clock is wrong by minutes takes no session from the others.",
     "P-97" a_clock_set_back_makes_nothing_immortal

@@ -26,7 +26,7 @@ use crate::sessions::Sessions;
 use crate::time::Ttl;
 use crate::token::Token;
 
-checks! { PairBench;
+checks! { ($) layered_eventual: PairBench;
     "K6-K01 S-42" an_old_version_is_refused_after_the_bound
         "A cache that serves an old version for ever is not believed after the declared bound.",
     "K6-K02" a_fill_of_long_ago_is_stale "A fill that arrives long after its read is never accepted.",

@@ -13,7 +13,7 @@ use super::{PairBench, two_nodes};
 use crate::primary::Touch;
 use crate::session::{Snapshot, State};
 
-checks! { PairBench;
+checks! { ($) layered_flight: PairBench;
     "X8-L-15" a_joined_no_is_read_again
         "A 'no' from a read that began before the request arrived is not given to it.",
     "X8-L-16" a_late_owner_still_fills

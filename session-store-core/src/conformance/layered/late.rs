@@ -14,7 +14,7 @@ use crate::layered::Visibility;
 use crate::session::Reason;
 use crate::time::Ttl;
 
-checks! { PairBench;
+checks! { ($) layered_late: PairBench;
     "K6-R17" a_repeated_reservation_fills_nothing
         "A copy of a reservation that arrives after a revocation does not let its owner fill.",
     "K6-U04" an_update_does_not_renew_an_entry

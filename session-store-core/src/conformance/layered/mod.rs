@@ -203,6 +203,11 @@ fn cases() -> impl Iterator<Item = &'static Case<PairBench>> {
     .flatten()
 }
 
+/// The names of all cases.
+pub fn names() -> Vec<&'static str> {
+    cases().map(|case| case.name).collect()
+}
+
 /// Runs every admitted case against the layered store over both harnesses.
 pub async fn run(
     primary: &'static dyn PrimaryHarness,
@@ -212,14 +217,13 @@ pub async fn run(
     let name = format!("layered:{}+{}", primary.name(), secondary.name());
     let mut report = AdapterReport { name, role: "layered", cases: Vec::new() };
     for case in cases().filter(|case| filter.admits(case)) {
-        let namespace = format!("l{}", report.cases.len());
-        report.cases.push(match open(Hands(primary, secondary), namespace).await {
-            Err(error) => unopened(case, &error),
-            Ok((bench, _guards)) => {
-                let work = bench.runtime.drive((case.run)(&bench));
-                judge(case, &bench.weakness, primary.patience(), work).await
-            }
-        });
+        let work = async {
+            let opened = open(Hands(primary, secondary), case.namespace('l')).await;
+            let (bench, _guards) = opened.map_err(|error| unopened(&error))?;
+            bench.runtime.drive((case.run)(&bench)).await?;
+            Ok(bench.weakness.taken())
+        };
+        report.cases.push(judge(case, || primary.patience(), work).await);
     }
     report
 }

@@ -14,7 +14,7 @@ use crate::policy::Policy;
 use crate::session::Reason;
 use crate::time::Ttl;
 
-checks! { PairBench;
+checks! { ($) layered_near: PairBench;
     "K6-L01" the_own_node_knows_at_once
         "A node that read before its own revocation accepts nothing after it.",
     "K6-L02 K6-L05" other_nodes_know_within_the_ttl

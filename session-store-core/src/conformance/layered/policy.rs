@@ -22,7 +22,7 @@ use crate::time::Timestamp;
 use crate::token::Token;
 use std::sync::Arc;
 
-checks! { PairBench;
+checks! { ($) layered_policy: PairBench;
     "P-44" one_of_two_rotations_wins "Of two concurrent rotations exactly one hands out a token.",
     "P-46 P-48" the_grace_starts_with_the_first_use
         "The old secret works until the new one was used, then for the grace, then never.",

@@ -18,7 +18,7 @@ use crate::sessions::Authentication;
 use crate::time::Ttl;
 use crate::token::Token;
 
-checks! { PairBench;
+checks! { ($) layered_read: PairBench;
     "L-01 K6-R04" a_miss_asks_once_and_fills
         "A miss costs get, reserve, one primary read and a swap off the response path.",
     "L-02 L-03" a_hit_asks_the_primary_nothing "A hit costs one get and no primary operation.",

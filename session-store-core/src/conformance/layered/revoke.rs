@@ -12,7 +12,7 @@ use super::{DONE, PairBench, two_nodes};
 use crate::layered::{LayeredConfig, OnCacheFailure, Visibility};
 use crate::session::Reason;
 
-checks! { PairBench;
+checks! { ($) layered_revoke: PairBench;
     "K6-R01 K6-R02 L-30 X8-L-01" a_slow_reader_can_not_bring_it_back
         "A reader that read before the revocation fills nothing after it.",
     "K6-R03 L-32" a_reader_before_its_reservation_reads_after

@@ -9,7 +9,7 @@ use crate::layered::LayeredConfig;
 use crate::policy::Policy;
 use crate::primary::Page;
 
-checks! { PairBench;
+checks! { ($) layered_shared: PairBench;
     "L-04" an_emptied_cache_costs_reads_only
         "After the cache was emptied everybody is accepted, the list is whole, and entries return.",
     "L-55" services_read_each_others_entries

@@ -9,7 +9,7 @@ use super::super::wire::Op;
 use super::PairBench;
 use crate::session::Reason;
 
-checks! { PairBench;
+checks! { ($) layered_touch: PairBench;
     "L-50 P-53" use_is_written_once_per_interval
         "A thousand hits within a touch interval cause one write.",
     "L-51" a_failed_flush_is_made_up_for "Touches that could not be written are written next time.",

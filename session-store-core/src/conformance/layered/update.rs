@@ -13,7 +13,7 @@ use crate::session::Reason;
 use crate::sessions::DataUpdate;
 use crate::token::{SessionId, Token};
 
-checks! { PairBench;
+checks! { ($) layered_update: PairBench;
     "K6-U01 L-31 L-38 X8-L-02" a_slow_reader_can_not_bring_the_old_version
         "A reader held before its fill does not bring back the version from before an update.",
     "K6-U02" a_revocation_beats_an_update_under_way

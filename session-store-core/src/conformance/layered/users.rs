@@ -17,7 +17,7 @@ use crate::session::{Reason, SessionLimit};
 use crate::time::Ttl;
 use crate::user::{Role, User, UserChange};
 
-checks! { PairBench;
+checks! { ($) layered_users: PairBench;
     "K6-A01 L-26 L-36" a_deletion_takes_every_login_along
         "After a deletion returned, no session of the user is accepted, not one logged in meanwhile.",
     "K6-A02 L-25 X8-L-09" revoke_all_reaches_every_entry

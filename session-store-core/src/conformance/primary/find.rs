@@ -9,7 +9,7 @@ use super::PrimaryBench;
 use crate::primary::{Selection, Which};
 use crate::session::{Reason, Session, State};
 
-checks! { PrimaryBench;
+checks! { ($) primary_find: PrimaryBench;
     "P-07 X8-P-14" nothing_is_found_and_nothing_created
         "A session that was never stored is absent, and finding nothing creates nothing.",
     "P-10 X8-P-04" the_deadline_itself_is_expired

@@ -16,7 +16,7 @@ use crate::primary::{Selection, SessionChange, Touched, Update};
 use crate::session::{Reason, Session, State};
 use crate::time::Timestamp;
 
-checks! { PrimaryBench;
+checks! { ($) primary_history: PrimaryBench;
     "P-19" a_row_that_can_not_be_read_is_corrupt
         "A damaged row is Corrupt and not absent, hurts no other, and can still be ended.",
     "P-50" no_history_contradicts_itself

@@ -13,7 +13,7 @@ use crate::session::{Metadata, Previous, Reason, Session, State};
 use crate::token::SecretHash;
 use crate::user::{CredentialEpoch, Edit, PasswordHash, UserChange};
 
-checks! { PrimaryBench;
+checks! { ($) primary_insert: PrimaryBench;
     "P-01" every_field_comes_back "A session comes back with every field as it was given.",
     "P-03" an_unknown_user_is_refused "A session of an unknown user is refused and not stored.",
     "P-04 P-05 X8-P-01" a_taken_id_is_a_conflict

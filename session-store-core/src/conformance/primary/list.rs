@@ -11,7 +11,7 @@ use crate::error::ErrorKind;
 use crate::primary::{Census, Cursor, Page, Selection, Which};
 use crate::session::{Reason, Session};
 
-checks! { PrimaryBench;
+checks! { ($) primary_list: PrimaryBench;
     "P-65" live_and_all_are_told_apart "Live lists the active sessions, All every stored one.",
     "P-66" parallel_logins_are_all_listed "Of 32 sessions created at once, all are listed.",
     "P-67" pages_have_no_gap "Sessions of one millisecond are paged without gap or repetition.",

@@ -15,7 +15,7 @@ use crate::session::{Reason, Session, SessionIds};
 use crate::time::Ttl;
 use crate::user::{Role, UserChange};
 
-checks! { PrimaryBench;
+checks! { ($) primary_log: PrimaryBench;
     "X8-G-01" a_registration_is_replaced "Registering again replaces the entry, keeping the longer TTL.",
     "X8-G-02" every_change_is_logged_for_every_cache
         "Updates, revocations, deletions and user changes are drained by every shared cache.",

@@ -89,19 +89,23 @@ fn cases() -> impl Iterator<Item = &'static Case<PrimaryBench>> {
     .flatten()
 }
 
+/// The names of all cases.
+pub fn names() -> Vec<&'static str> {
+    cases().map(|case| case.name).collect()
+}
+
 /// Runs every admitted case against the primary store behind `harness`.
 pub async fn run(harness: &'static dyn PrimaryHarness, filter: &Filter) -> AdapterReport {
     let mut report =
         AdapterReport { name: harness.name().to_owned(), role: "primary", cases: Vec::new() };
     for case in cases().filter(|case| filter.admits(case)) {
-        let namespace = format!("c{}", report.cases.len());
-        let opened = open(harness, namespace).await;
-        report.cases.push(match opened {
-            Err(error) => unopened(case, &error),
-            Ok((bench, _guards)) => {
-                judge(case, &bench.weakness, harness.patience(), (case.run)(&bench)).await
-            }
-        });
+        let work = async {
+            let opened = open(harness, case.namespace('c')).await;
+            let (bench, _guards) = opened.map_err(|error| unopened(&error))?;
+            (case.run)(&bench).await?;
+            Ok(bench.weakness.taken())
+        };
+        report.cases.push(judge(case, || harness.patience(), work).await);
     }
     report
 }

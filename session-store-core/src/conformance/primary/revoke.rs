@@ -11,7 +11,7 @@ use crate::error::ErrorKind;
 use crate::primary::{RevokedSessions, Selection};
 use crate::session::{Reason, Session, State};
 
-checks! { PrimaryBench;
+checks! { ($) primary_revoke: PrimaryBench;
     "P-70" the_first_revocation_stands
         "A second revocation keeps moment and reason of the first, and names the session again.",
     "P-71" another_users_session_is_safe "A selection with an owner never touches another's session.",

@@ -10,7 +10,7 @@ use super::PrimaryBench;
 use crate::primary::{Selection, SweepBounds, Swept, Touched};
 use crate::session::{Reason, Session};
 
-checks! { PrimaryBench;
+checks! { ($) primary_sweep: PrimaryBench;
     "P-79 X8-P-07" exactly_the_dead_are_removed
         "Expired ones up to the bound and revoked ones past retention go, nothing else.",
     "P-80" a_sweep_is_bounded "A sweep removes at most its limit, the oldest first, and ends.",

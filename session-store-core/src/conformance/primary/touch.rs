@@ -8,7 +8,7 @@ use super::PrimaryBench;
 use crate::primary::Touched;
 use crate::session::Session;
 
-checks! { PrimaryBench;
+checks! { ($) primary_touch: PrimaryBench;
     "P-51" a_touch_moves_the_idle_deadline
         "A touch moves last use and deadline, and not the absolute deadline.",
     "P-52" an_older_touch_moves_nothing_back "A late touch of an earlier use moves nothing back.",

@@ -13,7 +13,7 @@ use crate::session::{Previous, Reason, SessionLimit, State};
 use crate::token::SecretHash;
 use crate::user::CredentialEpoch;
 
-checks! { PrimaryBench;
+checks! { ($) primary_update: PrimaryBench;
     "P-30 X8-P-02" a_missing_session_is_not_created
         "An update of a missing session is Missing, and none is created.",
     "P-31" work_in_flight_cannot_revive "A reader's late touch or update does not bring it back.",

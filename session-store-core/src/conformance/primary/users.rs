@@ -11,7 +11,7 @@ use crate::error::ErrorKind;
 use crate::primary::Page;
 use crate::user::{Edit, Email, PasswordHash, Role, User, UserChange, UserUpdate};
 
-checks! { PrimaryBench;
+checks! { ($) primary_users: PrimaryBench;
     "X8-U-02" a_taken_user_is_a_conflict
         "A taken id or address is a conflict, and the stored user is unchanged.",
     "X8-U-03" every_field_of_a_user_comes_back

@@ -10,7 +10,7 @@ use super::super::runner::Outcome;
 use super::{SecondaryBench, seconds, value};
 use crate::secondary::{Reservation, SwapTtl};
 
-checks! { SecondaryBench;
+checks! { ($) secondary_lease: SecondaryBench;
     "S-22 C-04" one_reservation_is_granted
         "Of 32 concurrent reservations exactly one is granted, and the others see its lease.",
     "S-24" an_equal_record_is_replaced "A swap of the record that is there replaces it.",

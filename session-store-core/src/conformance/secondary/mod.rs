@@ -70,22 +70,27 @@ fn cases() -> impl Iterator<Item = &'static Case<SecondaryBench>> {
     [basics::CASES, lease::CASES, ttl::CASES].into_iter().flatten()
 }
 
+/// The names of all cases.
+pub fn names() -> Vec<&'static str> {
+    cases().map(|case| case.name).collect()
+}
+
 /// Runs every admitted case against the secondary store behind `harness`.
 pub async fn run(harness: &'static dyn SecondaryHarness, filter: &Filter) -> AdapterReport {
     let mut report =
         AdapterReport { name: harness.name().to_owned(), role: "secondary", cases: Vec::new() };
     for case in cases().filter(|case| filter.admits(case)) {
-        let clock = TestClock::at(NOW);
-        report.cases.push(match harness.open(&clock).await {
-            Err(error) => unopened(case, &error),
-            Ok((store, _guard)) => {
-                let namespace = format!("c{}", report.cases.len());
-                let (harness, weakness) = (Harness(harness), Weakness::default());
-                let bench = SecondaryBench { store, harness, clock, namespace, weakness };
-                let patience = bench.harness.0.patience();
-                judge(case, &bench.weakness, patience, (case.run)(&bench)).await
-            }
-        });
+        let work = async {
+            let clock = TestClock::at(NOW);
+            let opened = harness.open(&clock).await;
+            let (store, _guard) = opened.map_err(|error| unopened(&error))?;
+            let (namespace, weakness) = (case.namespace('c'), Weakness::default());
+            let harness = Harness(harness);
+            let bench = SecondaryBench { store, harness, clock, namespace, weakness };
+            (case.run)(&bench).await?;
+            Ok(bench.weakness.taken())
+        };
+        report.cases.push(judge(case, || harness.patience(), work).await);
     }
     report
 }

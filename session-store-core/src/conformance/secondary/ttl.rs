@@ -9,7 +9,7 @@ use super::{SecondaryBench, seconds, value};
 use crate::secondary::{Reservation, SwapTtl};
 use crate::time::Ttl;
 
-checks! { SecondaryBench;
+checks! { ($) secondary_ttl: SecondaryBench;
     "S-10 S-11 C-02" a_record_lives_exactly_its_time
         "A record is there until its TTL has passed and absent from then on.",
     "S-12" no_time_left_can_not_be_said "A TTL of nothing can't be expressed.",
