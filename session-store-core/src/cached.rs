@@ -12,7 +12,9 @@ use sha2::{Digest, Sha256};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::host::Host;
-use crate::layered::{Duty, Fetched, FlightKey, Leases, Put, Seen, Shield, ShieldTimes, Source};
+use crate::layered::{
+    Duty, Fetched, FlightKey, LOST_TASKS, Leases, Put, Seen, Shield, ShieldTimes, Source,
+};
 use crate::secondary::{CacheKey, Record, SecondaryStore};
 use crate::time::Ttl;
 
@@ -96,8 +98,15 @@ where
     S: SecondaryStore + 'static,
     T: Serialize + DeserializeOwned + Send + Sync + 'static,
 {
-    /// A cache of `T` in `secondary`.
-    pub fn new(secondary: S, config: CachedConfig, host: Host) -> Self {
+    /// A cache of `T` in `secondary`; a configuration that can't work is `Configuration`.
+    pub fn new(secondary: S, config: CachedConfig, host: Host) -> Result<Self> {
+        if config.max_fills == 0 || config.cache_deadline.is_zero() {
+            let what = "max_fills and cache_deadline of a Cached: more than zero";
+            return Err(Error::configuration("core", what));
+        }
+        if config.key_prefix.len() > 128 || config.key_prefix.contains('\0') {
+            return Err(Error::configuration("core", "key_prefix: at most 128 bytes without NUL"));
+        }
         let times = ShieldTimes {
             deadline: config.cache_deadline,
             pause: Duration::from_secs(1),
@@ -105,7 +114,7 @@ where
         };
         let shield = Shield::new(secondary, host.clone(), times);
         let leases = Leases::new(shield, host.clone(), config.lease_ttl, config.max_fills);
-        Self { inner: Arc::new(Inner { leases, host, config, values: PhantomData }) }
+        Ok(Self { inner: Arc::new(Inner { leases, host, config, values: PhantomData }) })
     }
 
     /// The value of `key`, from the cache or by `load`.
@@ -119,7 +128,7 @@ where
         let inner = &self.inner;
         let began = inner.host.clock.monotonic();
         let key = self.key(key);
-        loop {
+        for _ in 0..LOST_TASKS {
             let (seen, own) = match inner.leases.see(&key).await {
                 Seen::Entry(record) => match decode(&record) {
                     Some(value) => {
@@ -146,6 +155,7 @@ where
                 return Ok(self.loaded(outcome?.value, source, began));
             }
         }
+        Err(Error::new(ErrorKind::Timeout, "core"))
     }
 
     /// Makes every node forget `key`; an error means that the old value may be served for the rest

@@ -115,9 +115,11 @@ impl Policy {
         Self::strict(minutes(5), minutes(4 * 60))
     }
 
-    /// How old `last_seen_at` of a session with this idle timeout may get.
+    /// How old `last_seen_at` of a session with this idle timeout may get: never more than a quarter
+    /// of it, also where one login asked for less than the policy.
     pub fn touch_after(&self, idle_timeout: Ttl) -> Duration {
-        self.touch_interval.unwrap_or(idle_timeout.as_duration() / 10)
+        let idle = idle_timeout.as_duration();
+        self.touch_interval.map_or(idle / 10, |interval| interval.min(idle / 4))
     }
 
     /// Refuses a policy that can't work.
@@ -127,7 +129,7 @@ impl Policy {
     pub fn check(&self) -> Result<()> {
         let shortest = self.idle_timeout.min(self.remember_timeout).min(self.guest_timeout);
         let idle = shortest.as_duration();
-        if self.touch_after(shortest) > idle / 4 {
+        if self.touch_interval.is_some_and(|interval| interval > idle / 4) {
             let what = "touch_interval: more than a quarter of an idle timeout would log active \
                         users out";
             return Err(Error::configuration("core", what));

@@ -78,7 +78,9 @@ impl Tables {
                 }
                 ids
             }
-            Selection::Everyone { limit } => self.open(*limit, now),
+            Selection::Everyone { created_before, limit } => {
+                self.open(*limit, *created_before, now)
+            }
             Selection::Ids(ids) => {
                 let mut seen = HashSet::with_capacity(ids.len());
                 let mut ids = ids.clone();
@@ -90,10 +92,12 @@ impl Tables {
 
     /// Sessions not revoked yet: the active ones, then the expired ones, so that a caller who goes
     /// on until nothing is revoked has reached all of them.
-    fn open(&self, limit: u32, now: Timestamp) -> SessionIds {
+    fn open(&self, limit: u32, created_before: Timestamp, now: Timestamp) -> SessionIds {
         let open = || {
             let first = (true, Timestamp::EPOCH, SessionId::from_bytes([0; 16]));
-            self.by_deadline.range(..first).rev().filter_map(|(_, _, id)| self.sessions.get(id))
+            let all = self.by_deadline.range(..first).rev();
+            all.filter_map(|(_, _, id)| self.sessions.get(id))
+                .filter(|session| session.created_at <= created_before)
         };
         let active = open().filter(|session| session.state(now) == State::Active);
         let expired = open().filter(|session| session.state(now) != State::Active);

@@ -44,15 +44,25 @@ impl Log {
         self.rows.insert(LogId(self.last), row);
     }
 
-    /// Replaces the cache of that name, keeping the longer TTL, and returns every cache.
-    pub(crate) fn register(&mut self, cache: &CacheRegistration) -> Vec<CacheRegistration> {
+    /// Every registered cache.
+    pub(crate) fn caches(&self) -> Vec<CacheRegistration> {
+        self.caches.values().cloned().collect()
+    }
+
+    /// Forgets a cache, and the entries that only waited for it.
+    pub(crate) fn unregister(&mut self, cache: &CacheName) {
+        self.caches.remove(cache);
+        self.purge();
+    }
+
+    /// Replaces the cache of that name, keeping the longer TTL.
+    pub(crate) fn register(&mut self, cache: &CacheRegistration) {
         let mut entry = cache.clone();
         if let Some(old) = self.caches.get(&cache.name) {
             entry.ttl = entry.ttl.max(old.ttl);
         }
         self.caches.insert(entry.name.clone(), entry);
         self.purge();
-        self.caches.values().cloned().collect()
     }
 
     /// The entries that `cache` has not acknowledged, oldest first.

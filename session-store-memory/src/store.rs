@@ -156,8 +156,18 @@ impl PrimaryStore for MemoryStore {
         Ok(self.tables.read().census(now, user))
     }
 
-    async fn register(&self, cache: &CacheRegistration) -> Result<Vec<CacheRegistration>> {
-        Ok(self.tables.write().log.register(cache))
+    async fn register(&self, cache: &CacheRegistration) -> Result<()> {
+        self.tables.write().log.register(cache);
+        Ok(())
+    }
+
+    async fn unregister(&self, cache: &CacheName) -> Result<()> {
+        self.tables.write().log.unregister(cache);
+        Ok(())
+    }
+
+    async fn caches(&self) -> Result<Vec<CacheRegistration>> {
+        Ok(self.tables.read().log.caches())
     }
 
     async fn drain(&self, cache: &CacheName, limit: u32) -> Result<Drained> {

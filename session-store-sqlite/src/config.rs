@@ -89,7 +89,9 @@ pub struct ExistingUsers {
     /// The type of the key.
     pub id_type: IdType,
     /// The column with the e-mail address, if any. It is compared by `lower(column)`; an index on
-    /// that expression makes finding a user by address fast. Default: `None`.
+    /// that expression makes finding a user by address fast, unless the address has letters beyond
+    /// ASCII. Several users whose addresses differ in case only are `SchemaMismatch` when they are
+    /// looked for. Default: `None`.
     pub email_column: Option<String>,
     /// The column with the role, if any. Default: `None`.
     pub role_column: Option<String>,

@@ -111,10 +111,12 @@ fn select(
             restamp(connection, schema, (user, &key), spared)?;
             Ok(found)
         }
-        Selection::Everyone { limit } => {
+        Selection::Everyone { created_before, limit } => {
             // Active ones first: a step without any tells the caller that all are done.
+            let last = created_before.as_millis();
             let first = |kind, limit: u32| {
-                by(&format!("{kind} ORDER BY expires_at, id"), params![at, limit])
+                let condition = format!("{kind} AND created_at <= ?3 ORDER BY expires_at, id");
+                by(&condition, params![at, limit, last])
             };
             let mut found = first(ACTIVE, *limit)?;
             let left = limit.saturating_sub(u32::try_from(found.len()).unwrap_or(u32::MAX));

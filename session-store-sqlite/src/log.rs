@@ -33,6 +33,29 @@ pub(crate) fn register(
         .map(drop)
 }
 
+/// Forgets a cache, and the entries that only waited for it.
+pub(crate) fn unregister(
+    connection: &Connection,
+    schema: &Schema,
+    cache: &CacheName,
+) -> Result<()> {
+    for sql in [
+        "DELETE FROM {p}session_caches WHERE name = ?1",
+        "DELETE FROM {p}session_log_acks WHERE cache = ?1",
+    ] {
+        connection.execute(&schema.sql(sql), [cache.as_str()]).map_err(classify)?;
+    }
+    for sql in [
+        "DELETE FROM {p}session_log WHERE NOT EXISTS ( \
+         SELECT 1 FROM {p}session_caches c WHERE c.is_shared = 1 AND NOT EXISTS ( \
+         SELECT 1 FROM {p}session_log_acks a WHERE a.seq = {p}session_log.seq AND a.cache = c.name))",
+        "DELETE FROM {p}session_log_acks WHERE seq NOT IN (SELECT seq FROM {p}session_log)",
+    ] {
+        connection.execute(&schema.sql(sql), []).map_err(classify)?;
+    }
+    Ok(())
+}
+
 pub(crate) fn registrations(
     connection: &Connection,
     schema: &Schema,

@@ -203,25 +203,19 @@ impl PrimaryStore for SqliteStore {
         self.threads.read(move |on| read::census(on, &schema, now, key.as_ref())).await
     }
 
-    async fn register(&self, cache: &CacheRegistration) -> Result<Vec<CacheRegistration>> {
+    async fn register(&self, cache: &CacheRegistration) -> Result<()> {
         let (schema, cache) = (Arc::clone(&self.schema), cache.clone());
-        let known = {
-            let schema = Arc::clone(&schema);
-            self.threads.read(move |on| log::registrations(on, &schema)).await?
-        };
-        // Every revocation asks, and nothing has changed almost always: a read is enough then.
-        let is_known = known
-            .iter()
-            .any(|one| one.name == cache.name && one.scope == cache.scope && one.ttl >= cache.ttl);
-        if is_known {
-            return Ok(known);
-        }
-        self.threads
-            .write(move |on| {
-                log::register(on, &schema, &cache)?;
-                log::registrations(on, &schema)
-            })
-            .await
+        self.threads.write(move |on| log::register(on, &schema, &cache)).await
+    }
+
+    async fn unregister(&self, cache: &CacheName) -> Result<()> {
+        let (schema, cache) = (Arc::clone(&self.schema), cache.clone());
+        self.threads.write(move |on| log::unregister(on, &schema, &cache)).await
+    }
+
+    async fn caches(&self) -> Result<Vec<CacheRegistration>> {
+        let schema = Arc::clone(&self.schema);
+        self.threads.read(move |on| log::registrations(on, &schema)).await
     }
 
     async fn drain(&self, cache: &CacheName, limit: u32) -> Result<Drained> {

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use futures_channel::oneshot;
 use parking_lot::Mutex;
+use rusqlite::functions::{Context, FunctionFlags};
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 use session_store_core::{Error, ErrorKind, Result};
 
@@ -260,8 +261,15 @@ fn open(path: &Path, flags: OpenFlags, busy_timeout: Duration) -> Result<Connect
     connection
         .execute_batch("PRAGMA foreign_keys = ON; PRAGMA temp_store = MEMORY;")
         .map_err(classify)?;
+    let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC;
+    let lower =
+        |call: &Context<'_>| Ok(call.get::<Option<String>>(0)?.map(|text| text.to_lowercase()));
+    connection.create_scalar_function(LOWER, 1, flags, lower).map_err(classify)?;
     Ok(connection)
 }
+
+/// Lower case of any letter, as the normalized form of an address has it.
+pub(crate) const LOWER: &str = "session_store_lower";
 
 #[cfg(test)]
 mod tests {

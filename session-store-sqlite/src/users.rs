@@ -10,6 +10,7 @@ use session_store_core::{
 use crate::error::{NAME, classify, error};
 use crate::row::{self, USER_COLUMNS};
 use crate::schema::Schema;
+use crate::thread::LOWER;
 use crate::{ending, read};
 
 fn needs_own_table(schema: &Schema, what: &'static str) -> Result<()> {
@@ -166,12 +167,26 @@ pub(crate) fn find_by_email(
     let condition = match &schema.existing {
         None => "u.email_normalized = ?1".to_owned(),
         Some(users) => match &users.email_column {
-            Some(column) => format!("lower(u.\"{column}\") = ?1"),
+            // SQLite's own function knows ASCII only, but an index may serve it.
+            Some(column) if normalized.is_ascii() => format!("lower(u.\"{column}\") = ?1"),
+            Some(column) => format!("{LOWER}(u.\"{column}\") = ?1"),
             None => {
                 return Err(Error::unsupported(NAME, "no email_column is configured"));
             }
         },
     };
+    // Nobody may get another one's account because their addresses differ in case only.
+    if !schema.owns_users() {
+        let sql = format!("SELECT count(*) FROM {{users}} u WHERE {condition}");
+        let count: u64 = connection
+            .prepare_cached(&schema.sql(&sql))
+            .and_then(|mut count| count.query_row([&value], |row| row::unsigned(row, 0)))
+            .map_err(classify)?;
+        if count > 1 {
+            let what = "email_column: several users have this address, up to upper and lower case";
+            return Err(Error::schema(NAME, what));
+        }
+    }
     let user = find_where(connection, schema, &condition, &value)?;
     account(connection, schema, user)
 }

@@ -42,7 +42,7 @@ fn session(number: u16) -> Session {
     }
 }
 
-/// This test binary again, running one of the children below.
+/// This test binary again, where the test of that name is the child of itself.
 fn child(name: &str, path: &Path) -> Child {
     Command::new(std::env::current_exe().unwrap())
         .args(["--exact", name, "--nocapture"])
@@ -56,10 +56,8 @@ fn child_path() -> Option<std::path::PathBuf> {
     std::env::var_os("SESSION_STORE_CHILD").map(Into::into)
 }
 
-/// Runs only as a child: creates sessions and prints each one that was acknowledged.
-#[tokio::test]
-async fn child_creates() {
-    let Some(path) = child_path() else { return };
+/// The child: creates sessions and prints each one that was acknowledged.
+async fn create_until_killed(path: std::path::PathBuf) {
     let store = SqliteStore::open(&SqliteConfig::new(path)).unwrap();
     for number in 1..=COUNT {
         let new = NewSession { session: session(number), limit: None };
@@ -73,16 +71,17 @@ fn report(number: u16) {
     println!("acknowledged {number}");
 }
 
-/// Runs only as a child: opens the database, which brings the schema up to date.
-#[tokio::test]
-async fn child_migrates() {
-    let Some(path) = child_path() else { return };
+/// The child: opens the database, which brings the schema up to date.
+async fn start(path: std::path::PathBuf) {
     let store = SqliteStore::open(&SqliteConfig::new(path)).unwrap();
     assert_eq!(store.count_users().await.unwrap(), 0);
 }
 
 #[tokio::test]
 async fn what_was_acknowledged_survives_a_kill() {
+    if let Some(path) = child_path() {
+        return create_until_killed(path).await;
+    }
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("sessions.db");
     {
@@ -90,7 +89,7 @@ async fn what_was_acknowledged_survives_a_kill() {
         let ada = User::new(UserId::new("ada").unwrap(), NOW);
         store.insert_user(&ada, NOW).await.unwrap();
     }
-    let mut victim = child("child_creates", &path);
+    let mut victim = child("what_was_acknowledged_survives_a_kill", &path);
     let mut acknowledged = Vec::new();
     for line in BufReader::new(victim.stdout.take().unwrap()).lines() {
         if let Some(number) = line.unwrap().strip_prefix("acknowledged ") {
@@ -113,12 +112,16 @@ async fn what_was_acknowledged_survives_a_kill() {
     }
 }
 
-#[test]
-fn eight_processes_may_start_at_once() {
+#[tokio::test]
+async fn eight_processes_may_start_at_once() {
+    if let Some(path) = child_path() {
+        return start(path).await;
+    }
     for _ in 0..3 {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("sessions.db");
-        let children: Vec<_> = (0..8).map(|_| child("child_migrates", &path)).collect();
+        let children: Vec<_> =
+            (0..8).map(|_| child("eight_processes_may_start_at_once", &path)).collect();
         for one in children {
             let output = one.wait_with_output().unwrap();
             assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));

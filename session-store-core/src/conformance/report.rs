@@ -33,7 +33,8 @@ impl fmt::Display for Violation {
 impl From<Error> for Violation {
     #[track_caller]
     fn from(error: Error) -> Self {
-        Self::new(format!("unexpected error: {error:?}"))
+        let cause = std::error::Error::source(&error).map(ToString::to_string);
+        Self::new(format!("unexpected error: {error:?}, cause: {cause:?}"))
     }
 }
 

@@ -125,8 +125,16 @@ impl PrimaryStore for WatchedPrimary {
         self.wire.carry(Op::Other, self.store.census(now, user)).await
     }
 
-    async fn register(&self, cache: &CacheRegistration) -> Result<Vec<CacheRegistration>> {
-        self.wire.carry(Op::Other, self.store.register(cache)).await
+    async fn register(&self, cache: &CacheRegistration) -> Result<()> {
+        self.wire.carry(Op::Register, self.store.register(cache)).await
+    }
+
+    async fn unregister(&self, cache: &CacheName) -> Result<()> {
+        self.wire.carry(Op::Other, self.store.unregister(cache)).await
+    }
+
+    async fn caches(&self) -> Result<Vec<CacheRegistration>> {
+        self.wire.carry(Op::Other, self.store.caches()).await
     }
 
     async fn drain(&self, cache: &CacheName, limit: u32) -> Result<Drained> {

@@ -26,6 +26,7 @@ pub enum Op {
     Sweep,
     Drain,
     Acknowledge,
+    Register,
     Other,
 }
 

@@ -62,6 +62,9 @@ pub struct LayeredConfig {
     pub max_reads: usize,
     /// How long a read may wait for its turn before it is `Unavailable`. Default: 2 s.
     pub read_wait: Duration,
+    /// How long one read of the primary may take before it is a `Timeout`; whoever waits for it
+    /// with others waits no longer either. Default: 10 s.
+    pub read_deadline: Duration,
     /// How many fills of the cache may run at once; more are dropped. Default: 1024.
     pub max_fills: usize,
     /// How many confirmations of a "no" may run at once. Default: 16.
@@ -88,6 +91,7 @@ impl Default for LayeredConfig {
             max_skew: Duration::from_mins(1),
             max_reads: 64,
             read_wait: Duration::from_secs(2),
+            read_deadline: Duration::from_secs(10),
             max_fills: 1024,
             max_confirms: 16,
             confirms_per_second: 20,
@@ -96,17 +100,33 @@ impl Default for LayeredConfig {
 }
 
 impl LayeredConfig {
+    /// Longer ones are mistakes, and could not be added up.
+    const LONGEST: Duration = Duration::from_hours(24);
+
     /// Refuses what can't work.
     pub(super) fn check(&self) -> Result<()> {
         if self.key_prefix.len() > 128 || self.key_prefix.contains('\0') {
             return Err(Error::configuration("core", "key_prefix: at most 128 bytes without NUL"));
         }
+        if self.cache_name.as_str().len() > 64 {
+            return Err(Error::configuration("core", "cache_name: at most 64 bytes"));
+        }
         let counts = [self.max_reads, self.max_fills, self.max_confirms];
         if counts.contains(&0) || self.confirms_per_second == 0 {
             return Err(Error::configuration("core", "bulkheads of the layered store: at least 1"));
         }
-        if self.cache_deadline.is_zero() {
-            return Err(Error::configuration("core", "cache_deadline: more than zero"));
+        if self.cache_deadline.is_zero() || self.read_deadline.is_zero() {
+            let what = "cache_deadline and read_deadline: more than zero";
+            return Err(Error::configuration("core", what));
+        }
+        let patience = match self.on_cache_failure {
+            OnCacheFailure::WaitDrain(patience) => patience,
+            OnCacheFailure::Report | OnCacheFailure::WaitOut => Duration::ZERO,
+        };
+        let lengths = [self.breaker_pause, self.max_skew, self.read_wait, patience];
+        if lengths.iter().any(|length| *length > Self::LONGEST) {
+            let what = "breaker_pause, max_skew, read_wait and WaitDrain: at most a day";
+            return Err(Error::configuration("core", what));
         }
         Ok(())
     }

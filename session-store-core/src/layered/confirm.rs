@@ -8,8 +8,8 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::flight::{Duty, FlightKey};
-use super::lease::Fetched;
-use super::read::Asked;
+use super::lease::{Fetched, Read};
+use super::read::{Asked, LOST_TASKS};
 use super::shield::within;
 use super::{Layered, Source};
 use crate::error::{Error, ErrorKind, Result};
@@ -61,11 +61,7 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
         seen: Record,
         duty: Option<Duty>,
     ) -> Result<(Loaded, Source)> {
-        let inner = &self.inner;
-        inner.leases.shield.counters.confirms.add();
-        let wait = inner.config.read_wait;
-        let turn = async { Ok(inner.confirms.acquire().await) };
-        let _permit = within(&inner.host, wait, turn).await.map_err(|_| self.refused())?;
+        self.inner.leases.shield.counters.confirms.add();
         let key = FlightKey { key: asked.key.clone(), seen: Some(seen) };
         self.read_since(asked, &key, duty).await
     }
@@ -84,7 +80,8 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
         duty: Option<Duty>,
     ) -> Result<(Loaded, Source)> {
         let inner = &self.inner;
-        loop {
+        let mut lost = 0;
+        while lost < LOST_TASKS {
             let (flight, pilot) = inner.leases.flights.board(key, duty);
             let is_own = pilot.is_some();
             if let Some(pilot) = pilot {
@@ -92,10 +89,15 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
                 if key.seen.is_some() && !inner.limiter.admit(asked.id, now) {
                     return Err(self.refused());
                 }
-                inner.leases.take_off(pilot, self.read(asked.id));
+                let read = match key.seen {
+                    Some(_) => self.read_in_turn(asked.id),
+                    None => self.read(asked.id),
+                };
+                inner.leases.take_off(pilot, read);
             }
             // A lost task leaves no answer: start over.
             let Some(outcome) = flight.landed().await else {
+                lost += 1;
                 continue;
             };
             let fetched = outcome?;
@@ -109,6 +111,20 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
             }
             flight.gone().await;
         }
+        Err(Error::new(ErrorKind::Timeout, "core"))
+    }
+
+    /// A read that confirms, when its turn comes. Those who share it wait in one place: many wrong
+    /// secrets for one session take no turn from the others.
+    fn read_in_turn(&self, id: &SessionId) -> Read<Option<Arc<Snapshot>>> {
+        let (this, read) = (self.clone(), self.read(id));
+        Box::pin(async move {
+            let inner = &this.inner;
+            let turn = async { Ok(inner.confirms.acquire().await) };
+            let wait = inner.config.read_wait;
+            let _permit = within(&inner.host, wait, turn).await.map_err(|_| this.refused())?;
+            read.await
+        })
     }
 
     pub(super) fn refused(&self) -> Error {

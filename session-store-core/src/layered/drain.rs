@@ -1,21 +1,53 @@
 //! The invalidation log: removals that failed, and SQL typed by hand, reach the cache through it.
 
+use std::sync::atomic::Ordering;
+
+use super::revoke::Purpose;
 use super::{Layered, Topology, Visibility};
 use crate::error::Result;
-use crate::primary::{CacheRegistration, CacheScope, LogPromise, PrimaryStore};
+use crate::primary::{
+    CacheName, CacheRegistration, CacheScope, LogPromise, Page, PrimaryStore, Which,
+};
 use crate::secondary::SecondaryStore;
 use crate::time::Ttl;
+use crate::user::UserId;
 
 /// How many entries one round of draining takes.
 const PAGE: u32 = 500;
 
 impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
-    /// Makes this cache known to the database. To be called once, before the first lookup.
+    /// Makes this cache known to the database. The first lookup does so by itself, and until it has
+    /// succeeded no cache is used; to call it at the start shows early whether it works.
     ///
     /// # Contract
     /// - From then on every handle on the database knows the bound of this cache \[X8-G-04\].
+    /// - A cache that could not be registered is not used \[X8-G-09\].
+    /// - Where the cache is registered already, no right to write is needed \[X8-G-09\].
     pub async fn register(&self) -> Result<()> {
-        self.inner.primary.register(&self.registration()).await.map(drop)
+        let inner = &self.inner;
+        if let Some(own) = self.registration() {
+            let known = inner.primary.caches().await?;
+            let is_known = |one: &CacheRegistration| {
+                one.name == own.name && one.scope == own.scope && one.ttl >= own.ttl
+            };
+            if !known.iter().any(is_known) {
+                inner.primary.register(&own).await?;
+            }
+        }
+        inner.is_registered.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// Whether the cache may be used: nobody else reckons with one that is not registered.
+    pub(super) async fn is_ready(&self) -> bool {
+        if self.inner.is_registered.load(Ordering::Acquire) {
+            return true;
+        }
+        let registered = self.register().await;
+        if let Err(error) = &registered {
+            tracing::error!(%error, "cache not registered, and not used");
+        }
+        registered.is_ok()
     }
 
     /// Removes from the cache what the log names, and acknowledges exactly the entries whose
@@ -27,15 +59,12 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
     /// - An entry whose removal failed is not acknowledged \[X8-G-05\].
     pub async fn drain(&self) -> Result<u64> {
         let inner = &self.inner;
-        let registration = self.registration();
-        if registration.scope == CacheScope::Process
-            || inner.primary.promise().log == LogPromise::None
-        {
+        let Some(name) = self.log_name() else {
             return Ok(0);
-        }
+        };
         let mut count = 0;
         loop {
-            let drained = inner.primary.drain(&registration.name, PAGE).await?;
+            let drained = inner.primary.drain(&name, PAGE).await?;
             if drained.entries.is_empty() {
                 return Ok(count);
             }
@@ -45,7 +74,7 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
                 near.purge(&keys);
             }
             let entries: Vec<_> = drained.entries.iter().map(|entry| entry.id).collect();
-            inner.primary.acknowledge(&registration.name, &entries).await?;
+            inner.primary.acknowledge(&name, &entries).await?;
             count += entries.len() as u64;
             if !drained.more {
                 return Ok(count);
@@ -53,30 +82,41 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
         }
     }
 
-    /// How this cache is known to the database: one inside the only process is as good as shared.
-    fn registration(&self) -> CacheRegistration {
+    /// How this cache is known to the database; `None` where there is none. One inside the only
+    /// process is as good as shared. Caches of several processes are one entry, and nobody speaks
+    /// for the others.
+    fn registration(&self) -> Option<CacheRegistration> {
         let inner = &self.inner;
-        let alone = inner.config.topology == Topology::SingleProcess;
-        let is_shared = inner.leases.shield.is_shared() || alone;
-        let bound = Ttl::new(inner.failure_bound());
-        CacheRegistration {
-            name: inner.config.cache_name.clone(),
-            scope: if is_shared { CacheScope::Shared } else { CacheScope::Process },
-            ttl: bound.unwrap_or(inner.cache_ttl),
-        }
+        let config = &inner.config;
+        let (name, scope) = if inner.is_cacheless() {
+            return None;
+        } else if inner.leases.shield.is_shared() {
+            (config.cache_name.clone(), CacheScope::Shared)
+        } else if config.topology == Topology::SingleProcess {
+            (config.cache_name.of_kind("single"), CacheScope::Shared)
+        } else {
+            (config.cache_name.of_kind("process"), CacheScope::Process)
+        };
+        let ttl = Ttl::new(inner.failure_bound()).unwrap_or(inner.cache_ttl);
+        Some(CacheRegistration { name, scope, ttl })
+    }
+
+    /// Under which name this cache drains the log; `None` when no log is kept for it.
+    pub(super) fn log_name(&self) -> Option<CacheName> {
+        let own = self.registration()?;
+        let has_log = self.inner.primary.promise().log != LogPromise::None;
+        (has_log && own.scope == CacheScope::Shared).then_some(own.name)
     }
 
     /// How long caches that this handle can't reach may serve old entries. Asked after the commit:
     /// whoever registers later reads later too.
     pub(super) async fn bound_of_others(&self) -> Visibility {
         let inner = &self.inner;
-        if inner.primary.promise().log == LogPromise::None {
-            return Visibility::Immediate;
-        }
-        match inner.primary.register(&self.registration()).await {
+        let own = self.registration().map(|own| own.name);
+        match inner.primary.caches().await {
             Ok(caches) => caches
                 .iter()
-                .filter(|cache| cache.name != inner.config.cache_name)
+                .filter(|cache| Some(&cache.name) != own.as_ref())
                 .map(|cache| Visibility::Within(cache.ttl.as_duration()))
                 .fold(Visibility::Immediate, Visibility::weaker),
             Err(error) => {
@@ -84,5 +124,34 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
                 Visibility::Within(inner.failure_bound())
             }
         }
+    }
+
+    /// Says for a revocation that named no session what is known of those that were ended before:
+    /// their entries are gone if nothing is left in the log.
+    pub(super) async fn vouch(&self) -> Visibility {
+        let inner = &self.inner;
+        let own = if inner.is_cacheless() {
+            Visibility::Immediate
+        } else if self.log_name().is_some() && self.drain().await.is_ok() {
+            self.after_removal(Purpose::Revocation).await
+        } else {
+            self.after_bound().await
+        };
+        own.weaker(self.bound_of_others().await)
+    }
+
+    /// Makes the caches forget whatever the database still knows of a user's sessions, after an
+    /// operation whose outcome is unknown, or that somebody else made.
+    pub(super) async fn forget_user(&self, user: &UserId) -> Visibility {
+        let inner = &self.inner;
+        let mut ids = Vec::new();
+        let mut page = Page::first(PAGE);
+        while let Ok(listed) = inner.primary.list(user, Which::All, &page).await {
+            ids.extend(listed.items.iter().map(|session| session.id));
+            let Some(next) = listed.next else { break };
+            page = page.behind(next);
+        }
+        let known = self.forget(inner.keys(&ids), Purpose::Change).await;
+        known.weaker(self.vouch().await)
     }
 }

@@ -79,7 +79,13 @@ where
             self.shield.counters.bypassed.add();
             return Seen::Blind;
         }
-        match self.shield.get(key).await {
+        let found = self.shield.get(key).await;
+        if !self.shield.is_open() {
+            // The stretch may have been lost before the answer: it may be an old one.
+            self.shield.counters.bypassed.add();
+            return Seen::Blind;
+        }
+        match found {
             Ok(Some(record)) => self.classify(record, false),
             Ok(None) => match self.shield.reserve(key, self.lease_ttl).await {
                 Ok(Reservation::Granted(lease)) => self.classify(lease, true),

@@ -15,6 +15,7 @@ mod counters;
 mod nocache;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use async_lock::Semaphore;
@@ -27,6 +28,7 @@ pub use read::Accept;
 
 pub(crate) use flight::{Duty, FlightKey};
 pub(crate) use lease::{Fetched, Leases, Put, Seen};
+pub(crate) use read::LOST_TASKS;
 pub(crate) use shield::{Shield, ShieldTimes};
 
 use crate::codec;
@@ -92,6 +94,7 @@ struct Inner<P, S> {
     host: Host,
     config: LayeredConfig,
     cache_ttl: Ttl,
+    is_registered: AtomicBool,
 }
 
 impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
@@ -125,6 +128,7 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
             host,
             cache_ttl,
             config,
+            is_registered: AtomicBool::new(false),
         };
         if inner.config.require_immediate && inner.healthy() != Visibility::Immediate {
             let what = "require_immediate: this cache is eventual, local to one of several \
@@ -175,7 +179,7 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
     }
 
     /// Runs `work` beside the caller, so that a caller that goes away can't cut it in half.
-    async fn detached<T: Send + 'static>(
+    pub(crate) async fn detached<T: Send + 'static>(
         &self,
         work: impl Future<Output = Result<T>> + Send + 'static,
     ) -> Result<T> {
@@ -195,6 +199,11 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Inner<P, S> {
 
     fn keys<'a>(&self, ids: impl IntoIterator<Item = &'a SessionId>) -> Vec<CacheKey> {
         ids.into_iter().map(|id| self.key(id)).collect()
+    }
+
+    /// Whether there is no cache at all.
+    fn is_cacheless(&self) -> bool {
+        self.leases.shield.promise().name == NoCache::NAME
     }
 
     /// What a revocation returns while everything works and no other cache is registered.

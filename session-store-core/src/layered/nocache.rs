@@ -19,6 +19,9 @@ pub struct NoCache {
 }
 
 impl NoCache {
+    /// The name in its promise.
+    pub(super) const NAME: &str = "no-cache";
+
     /// A cache that keeps nothing.
     pub const fn new() -> Self {
         Self { leases: AtomicU64::new(0) }
@@ -29,7 +32,7 @@ impl NoCache {
 impl SecondaryStore for NoCache {
     fn promise(&self) -> SecondaryPromise {
         SecondaryPromise {
-            name: "no-cache",
+            name: Self::NAME,
             class: CacheClass::Linearizable,
             scope: CacheScope::Shared,
             may_roll_back: false,

@@ -9,12 +9,15 @@ use super::near::Permit;
 use super::shield::within;
 use super::{Answer, Inner, Layered, Source};
 use crate::codec::{self, Entry};
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::primary::{Found, PrimaryStore};
 use crate::secondary::{CacheKey, Record, SecondaryStore};
 use crate::session::{Snapshot, State};
 use crate::time::{Timestamp, Ttl};
 use crate::token::SessionId;
+
+/// How often a read may be lost, as in a shutdown of the runtime, before that is an error.
+pub(crate) const LOST_TASKS: usize = 3;
 
 /// Whether an answer would let the caller in.
 ///
@@ -47,11 +50,14 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
     /// - Of those who share a miss, the owner of the lease fills, whoever began the read \[X8-L-16\].
     /// - A "no" that a touch or a rotation on another node could have changed comes from a read of
     ///   the primary that began after the call \[X8-L-13 X8-L-15\].
+    /// - Wrong secrets presented for one session hold up no other one \[X8-L-19\].
     /// - A cache that fails or hangs is passed by, flagged as `degraded` \[L-10 L-12\].
     /// - A host whose clock is wrong by more than `max_skew` asks no cache of class Eventual
     ///   \[K6-K03\].
     /// - A record that can't be read is a miss, and is deleted \[L-13\].
     /// - An entry of another session is a miss \[L-08\].
+    /// - A read that hangs, or whose task is lost, is an error in the end, and nobody waits for it
+    ///   for ever \[X8-L-18\].
     /// - While the primary is down, a hit is served until the entry's own end, and a miss is an
     ///   error \[L-14 L-15\].
     pub async fn lookup(
@@ -63,6 +69,7 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
         let inner = &self.inner;
         let key = inner.key(id);
         let ticket = inner.leases.flights.ticket();
+        let is_ready = self.is_ready().await;
         if let Some(near) = &inner.near
             && let Some(hit) = near.get(&key, inner.host.clock.monotonic())
             && accept(Some(&hit))
@@ -70,14 +77,16 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
             inner.leases.shield.counters.near_hits.add();
             return Ok(Answer::new(Some(hit), Source::Near, None));
         }
-        loop {
+        for _ in 0..LOST_TASKS {
             let clock = &inner.host.clock;
-            let permit = inner.near.as_ref().map(|near| near.permit(&key, clock.monotonic()));
+            let near = inner.near.as_ref().filter(|_| is_ready);
+            let permit = near.map(|near| near.permit(&key, clock.monotonic()));
             let asked = Asked { id, key: &key, ticket, accept, now, permit };
-            if let Some(answer) = self.look_once(&asked).await? {
+            if let Some(answer) = self.look_once(&asked, is_ready).await? {
                 return Ok(answer);
             }
         }
+        Err(Error::new(ErrorKind::Timeout, "core"))
     }
 
     /// The session called `id` from the primary itself, for steps that must not trust any cache.
@@ -90,9 +99,10 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
     }
 
     /// `None` when the read that the caller waited for was lost.
-    async fn look_once(&self, asked: &Asked<'_>) -> Result<Option<Answer>> {
+    async fn look_once(&self, asked: &Asked<'_>, is_ready: bool) -> Result<Option<Answer>> {
         let counters = &self.inner.leases.shield.counters;
-        match self.inner.leases.see(asked.key).await {
+        let seen = if is_ready { self.inner.leases.see(asked.key).await } else { Seen::Blind };
+        match seen {
             Seen::Entry(record) => match codec::decode(&record) {
                 Entry::Negative => {
                     counters.negative_hits.add();
@@ -194,7 +204,8 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
             inner.leases.shield.counters.primary_reads.add();
             // Taken before the read: an entry is never younger than what it holds.
             let now = inner.host.now();
-            let found = inner.primary.find(&id).await?;
+            let find = inner.primary.find(&id);
+            let found = within(&inner.host, inner.config.read_deadline, find).await?;
             if let Some(server) = found.server_time {
                 inner.leases.shield.compare_clocks(now, server, inner.config.max_skew);
             }

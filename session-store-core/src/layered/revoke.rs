@@ -25,11 +25,12 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
     /// - The removal is sent only after the commit was acknowledged \[K6-R06\].
     /// - It is sent also when nothing was left to revoke, or when the outcome of the commit is
     ///   unknown \[K6-R07 K6-R08 K6-R09\].
-    /// - A removal that failed is never `Immediate` \[K6-R10\].
+    /// - A removal that failed is never `Immediate`, nor is the repetition of a call whose removal
+    ///   failed and that finds nothing left to end \[K6-R10 X8-L-17\].
     /// - A caller that goes away at any moment leaves no entry of a revoked session behind
     ///   \[K6-R13\].
-    /// - With `WaitOut` or `WaitDrain` it returns once the old entry can't be served any more
-    ///   \[K6-R11\].
+    /// - With `WaitOut` or `WaitDrain` it returns once the old entry can't be served any more; a log
+    ///   that says nothing of the session is no proof \[K6-R11 X8-L-21\].
     pub async fn revoke(
         &self,
         selection: Selection,
@@ -49,94 +50,154 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
                 Err(_) => (vec![], [].as_slice()),
             };
             let all: HashSet<_> = sessions.iter().chain(earlier).chain(&named).collect();
-            let visibility = this.forget(this.inner.keys(all)).await;
+            let visibility = match &selection {
+                Selection::AllOf(_) | Selection::AllBut(..) | Selection::Everyone { .. }
+                    if all.is_empty() =>
+                {
+                    this.vouch().await
+                }
+                _ => this.forget(this.inner.keys(all), Purpose::Revocation).await,
+            };
             outcome?;
             Ok(Revoked { count: sessions.len() as u64, sessions, visibility })
         })
         .await
     }
 
-    /// Removes a user with every session; `None` when there is no such user.
+    /// Removes a user with every session. `None` when there is no such user; if entries of an
+    /// earlier deletion may be left, no session and the bound instead.
     ///
     /// The id can't be registered again before every entry of before has died.
     ///
     /// # Contract
     /// - No session of the user is accepted afterwards, on any node \[K6-A01 K6-A02 L-26\].
     /// - A stale entry never logs the deleted user into an account created later \[K6-A03\].
+    /// - A deletion that is repeated because the outcome of the first one is unknown, or because
+    ///   its removal failed, holds like one that succeeded at once \[X8-L-17\].
     pub async fn delete_user(&self, id: &UserId, now: Timestamp) -> Result<Option<Revoked>> {
         let (this, id) = (self.clone(), id.clone());
         self.detached(async move {
-            let bound = this.inner.failure_bound().max(this.bound_of_others().await.bound());
-            let deleted = this.inner.primary.delete_user(&id, now.plus(bound)).await?;
-            let Some(deleted) = deleted else {
-                return Ok(None);
-            };
-            let sessions: SessionIds = deleted.sessions;
-            let visibility = this.forget(this.inner.keys(&sessions)).await;
-            Ok(Some(Revoked { count: sessions.len() as u64, sessions, visibility }))
+            let inner = &this.inner;
+            let others = this.bound_of_others().await;
+            let bound = inner.failure_bound().max(others.bound());
+            match inner.primary.delete_user(&id, now.plus(bound)).await {
+                Ok(Some(deleted)) => {
+                    let sessions: SessionIds = deleted.sessions;
+                    let keys = inner.keys(&sessions);
+                    let visibility = this.forget(keys, Purpose::Revocation).await;
+                    Ok(Some(Revoked { count: sessions.len() as u64, sessions, visibility }))
+                }
+                Ok(None) => {
+                    let visibility = this.vouch().await;
+                    let is_settled = visibility.bound() <= inner.healthy().weaker(others).bound();
+                    let rest = Revoked { count: 0, sessions: Vec::new(), visibility };
+                    Ok((!is_settled).then_some(rest))
+                }
+                Err(error) => {
+                    let _ = this.forget_user(&id).await;
+                    Err(error)
+                }
+            }
         })
         .await
     }
 
     /// Makes every cache forget `keys`, as far as this node can, and says how far that is.
-    pub(super) async fn forget(&self, keys: Vec<CacheKey>) -> Visibility {
+    pub(super) async fn forget(&self, keys: Vec<CacheKey>, purpose: Purpose) -> Visibility {
+        if keys.is_empty() {
+            return Visibility::Immediate;
+        }
         let inner = &self.inner;
         let removed = inner.leases.shield.remove(&keys).await;
         if let Some(near) = &inner.near {
             // After the shared removal: purged before, the near cache could read the old entry back.
             near.purge(&keys);
         }
-        let own = match removed {
-            Ok(()) => self.after_removal().await,
-            Err(_) => self.after_failure(&keys).await,
+        let own = match (removed, purpose) {
+            (Ok(()), _) => self.after_removal(purpose).await,
+            (Err(_), Purpose::Revocation) => self.after_failure(&keys).await,
+            (Err(_), Purpose::Change) => Visibility::Within(inner.failure_bound()),
         };
         own.weaker(self.bound_of_others().await)
     }
 
     /// What is left when the cache has forgotten: near caches of other processes, or caches that
     /// can't be reached at all.
-    async fn after_removal(&self) -> Visibility {
+    pub(super) async fn after_removal(&self, purpose: Purpose) -> Visibility {
         let inner = &self.inner;
-        match (inner.healthy(), inner.config.on_cache_failure) {
-            (Visibility::Within(bound), OnCacheFailure::WaitOut) => {
+        match (inner.healthy(), inner.config.on_cache_failure, purpose) {
+            (Visibility::Within(bound), OnCacheFailure::WaitOut, Purpose::Revocation) => {
                 inner.host.runtime.sleep(bound).await;
                 Visibility::Immediate
             }
-            (healthy, _) => healthy,
+            (healthy, ..) => healthy,
+        }
+    }
+
+    /// What is left when nothing is known of the cache.
+    pub(super) async fn after_bound(&self) -> Visibility {
+        let inner = &self.inner;
+        match inner.config.on_cache_failure {
+            OnCacheFailure::Report | OnCacheFailure::WaitDrain(_) => {
+                Visibility::Within(inner.failure_bound())
+            }
+            OnCacheFailure::WaitOut => {
+                inner.host.runtime.sleep(inner.failure_bound()).await;
+                Visibility::Immediate
+            }
         }
     }
 
     async fn after_failure(&self, keys: &[CacheKey]) -> Visibility {
         let inner = &self.inner;
-        let runtime = &inner.host.runtime;
-        match inner.config.on_cache_failure {
-            OnCacheFailure::Report => Visibility::Within(inner.failure_bound()),
-            OnCacheFailure::WaitOut => {
-                runtime.sleep(inner.failure_bound()).await;
-                Visibility::Immediate
-            }
-            OnCacheFailure::WaitDrain(patience) => {
-                let end = inner.host.clock.monotonic() + patience;
-                while inner.host.clock.monotonic() < end {
-                    runtime.sleep(LOOK_AGAIN).await;
-                    if inner.leases.shield.remove(keys).await.is_ok() || self.is_drained(keys).await
-                    {
-                        return inner.healthy();
-                    }
-                }
-                Visibility::Within(inner.failure_bound())
+        let OnCacheFailure::WaitDrain(patience) = inner.config.on_cache_failure else {
+            return self.after_bound().await;
+        };
+        let end = inner.host.clock.monotonic() + patience;
+        let mut waiting = Waiting { keys, seen: HashSet::new() };
+        while inner.host.clock.monotonic() < end {
+            waiting.look(self).await;
+            inner.host.runtime.sleep(LOOK_AGAIN).await;
+            if inner.leases.shield.remove(keys).await.is_ok() || waiting.look(self).await {
+                return self.after_removal(Purpose::Revocation).await;
             }
         }
+        Visibility::Within(inner.failure_bound())
     }
+}
 
-    /// Whether another node has removed `keys` and said so in the log.
-    async fn is_drained(&self, keys: &[CacheKey]) -> bool {
-        let inner = &self.inner;
-        let Ok(drained) = inner.primary.drain(&inner.config.cache_name, LOG_PAGE).await else {
+/// Why a cache is to forget.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// Nobody may be let in any more: the caller may have asked to wait for that.
+    Revocation,
+    /// Something is shown that has changed.
+    Change,
+}
+
+/// Keys that another node may remove, and say so in the log.
+struct Waiting<'a> {
+    keys: &'a [CacheKey],
+    /// Those that were pending at some time: only of them does their absence say something.
+    seen: HashSet<CacheKey>,
+}
+
+impl Waiting<'_> {
+    /// Whether all of them were pending, and none is any more.
+    async fn look<P, S>(&mut self, layered: &Layered<P, S>) -> bool
+    where
+        P: PrimaryStore + 'static,
+        S: SecondaryStore + 'static,
+    {
+        let inner = &layered.inner;
+        let Some(name) = layered.log_name() else { return false };
+        let Ok(drained) = inner.primary.drain(&name, LOG_PAGE).await else {
             return false;
         };
         let pending: HashSet<_> =
             drained.entries.iter().flat_map(|entry| inner.keys(&entry.sessions)).collect();
-        !drained.more && keys.iter().all(|key| !pending.contains(key))
+        self.seen.extend(self.keys.iter().filter(|key| pending.contains(*key)).cloned());
+        !drained.more
+            && self.keys.iter().all(|key| self.seen.contains(key) && !pending.contains(key))
     }
 }

@@ -80,9 +80,11 @@ impl<S: SecondaryStore> Shield<S> {
     /// Whether reads may use the cache now. Removals are tried in any case.
     pub(crate) fn is_open(&self) -> bool {
         let epoch = self.inner.epoch();
-        if self.epoch.swap(epoch, Ordering::Relaxed) != epoch {
+        if self.epoch.load(Ordering::Acquire) != epoch {
             tracing::warn!(store = self.promise.name, "cache lost a stretch of time");
+            // Closed first: whoever sees the new epoch sees a closed cache.
             self.close_for(self.quarantine);
+            self.epoch.store(epoch, Ordering::Release);
         }
         self.host.clock.monotonic() >= *self.closed_until.lock()
     }
@@ -98,7 +100,7 @@ impl<S: SecondaryStore> Shield<S> {
     }
 
     fn close_for(&self, length: Duration) {
-        let until = self.host.clock.monotonic() + length;
+        let until = self.host.clock.monotonic().saturating_add(length);
         let mut closed_until = self.closed_until.lock();
         *closed_until = until.max(*closed_until);
     }

@@ -1,5 +1,6 @@
 //! Changes: the truth first, then the cache forgets, or learns by compare-and-set.
 
+use super::revoke::Purpose;
 use super::{Changed, Layered, Visibility};
 use crate::codec;
 use crate::error::Result;
@@ -16,12 +17,24 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
     /// # Contract
     /// - A cached "there is no such session" does not survive \[K6-N01 K6-N02\].
     /// - A session that was revoked before this returned is not brought back \[K6-N03\].
-    /// - Sessions evicted to keep the limit are revoked like any other \[L-23\].
+    /// - Sessions evicted to keep the limit are revoked like any other, also when the reply was
+    ///   lost \[L-23 X8-L-20\].
     pub async fn insert(&self, new: NewSession, now: Timestamp) -> Result<Changed<Inserted>> {
         let this = self.clone();
         self.detached(async move {
             let inner = &this.inner;
-            let update = inner.primary.insert(&new, now).await?;
+            let update = match inner.primary.insert(&new, now).await {
+                Ok(update) => update,
+                Err(error) => {
+                    if let (Some(_), Some(user)) = (new.limit, &new.session.user_id)
+                        && error.is_retryable()
+                    {
+                        // It may have been stored, and others ended for it.
+                        let _ = this.forget_user(user).await;
+                    }
+                    return Err(error);
+                }
+            };
             if inner.config.negative_ttl.is_some() {
                 // Ids can't be guessed before they exist, so a failure here hurts nobody.
                 let _ = inner.leases.shield.remove(&[inner.key(&new.session.id)]).await;
@@ -29,7 +42,7 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
             let visibility = if update.evicted.is_empty() {
                 Visibility::Immediate
             } else {
-                this.forget(inner.keys(&update.evicted)).await
+                this.forget(inner.keys(&update.evicted), Purpose::Revocation).await
             };
             Ok(Changed { update, visibility })
         })
@@ -68,11 +81,18 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
                 return outcome.map(|update| Changed { update, visibility });
             }
             // An error leaves the outcome unknown, so the cache must forget in any case.
-            let mut forget = vec![key];
-            if let Ok(Update::Updated(updated)) = &outcome {
-                forget.extend(inner.keys(&updated.evicted));
+            let mut visibility = this.forget(vec![key], Purpose::Change).await;
+            match (&outcome, &change.promotion) {
+                (Ok(Update::Updated(updated)), _) => {
+                    let evicted = inner.keys(&updated.evicted);
+                    let ended = this.forget(evicted, Purpose::Revocation).await;
+                    visibility = visibility.weaker(ended);
+                }
+                (Err(error), Some(promotion)) if error.is_retryable() => {
+                    let _ = this.forget_user(&promotion.user_id).await;
+                }
+                _ => {}
             }
-            let visibility = this.forget(forget).await;
             outcome.map(|update| Changed { update, visibility })
         })
         .await
@@ -113,7 +133,8 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
     /// Changes a user and makes the cache forget every session that shows them.
     ///
     /// # Contract
-    /// - No session shows the old projection afterwards \[K6-U01 L-23\].
+    /// - No session shows the old projection afterwards, also when the reply was lost and the call
+    ///   is repeated \[K6-U01 X8-L-20\].
     pub async fn update_user(
         &self,
         id: &UserId,
@@ -123,13 +144,16 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
         let (this, id) = (self.clone(), id.clone());
         self.detached(async move {
             let inner = &this.inner;
-            let update = inner.primary.update_user(&id, version, &change).await?;
-            let forget = match &update {
-                UserUpdate::Updated { sessions, .. } => inner.keys(sessions),
-                UserUpdate::Conflict { .. } | UserUpdate::Missing => Vec::new(),
+            let update = inner.primary.update_user(&id, version, &change).await;
+            let visibility = match &update {
+                Ok(UserUpdate::Updated { sessions, .. }) => {
+                    this.forget(inner.keys(sessions), Purpose::Change).await
+                }
+                Ok(UserUpdate::Missing) => Visibility::Immediate,
+                // The faster one may have been this very change, whose reply was lost.
+                Ok(UserUpdate::Conflict { .. }) | Err(_) => this.forget_user(&id).await,
             };
-            let visibility = this.forget(forget).await;
-            Ok(Changed { update, visibility })
+            update.map(|update| Changed { update, visibility })
         })
         .await
     }

@@ -2,7 +2,7 @@
 
 use crate::json::Json;
 use crate::session::{Metadata, Previous, Session, SessionIds, SessionLimit};
-use crate::time::Timestamp;
+use crate::time::{Timestamp, Ttl};
 use crate::token::{SecretHash, SessionId};
 use crate::user::{CredentialEpoch, UserId};
 
@@ -56,6 +56,10 @@ impl SessionChange {
         if let Some(promotion) = &self.promotion {
             session.user_id = Some(promotion.user_id.clone());
             session.credential_epoch = promotion.credential_epoch;
+            session.remember = promotion.remember;
+            session.idle_timeout = promotion.idle_timeout;
+            session.absolute_expires_at = promotion.absolute_expires_at;
+            session.external_sid.clone_from(&promotion.external_sid);
         }
     }
 }
@@ -91,6 +95,14 @@ pub struct Promotion {
     pub credential_epoch: CredentialEpoch,
     /// The limit to enforce in the same transaction, the promoted session included.
     pub limit: Option<SessionLimit>,
+    /// Whether the user asked to stay logged in.
+    pub remember: bool,
+    /// How long it lives without activity from now on.
+    pub idle_timeout: Ttl,
+    /// The end of its life, however active.
+    pub absolute_expires_at: Option<Timestamp>,
+    /// The session's name at an identity provider.
+    pub external_sid: Option<String>,
 }
 
 /// A session was used.
@@ -119,8 +131,10 @@ pub enum Selection {
     /// Every session of a user but one. Bumps the credential epoch and gives the spared session
     /// the new one.
     AllBut(UserId, SessionId),
-    /// Sessions of everybody that were committed before the call, at most `limit` of them.
+    /// Sessions of everybody, at most `limit` of them.
     Everyone {
+        /// Those that were created at or before this moment.
+        created_before: Timestamp,
         /// The largest number to revoke in this call.
         limit: u32,
     },

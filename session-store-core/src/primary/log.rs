@@ -7,14 +7,14 @@ use crate::session::SessionIds;
 use crate::text;
 use crate::time::Ttl;
 
-/// The name of one cache over a database; two regions are two names. 1 to 64 bytes.
+/// The name of one cache over a database; two regions are two names. 1 to 80 bytes.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CacheName(Box<str>);
 
 impl CacheName {
     /// Checks `text`; `InvalidInput` or `TooLarge` when it can't name a cache.
     pub fn new(text: impl AsRef<str>) -> Result<Self> {
-        text::check("cache name", text.as_ref(), 64)?;
+        text::check("cache name", text.as_ref(), 80)?;
         if text.as_ref().is_empty() {
             return Err(Error::invalid("core", "cache name is empty"));
         }
@@ -24,6 +24,12 @@ impl CacheName {
     /// The name of the only cache over a database.
     pub fn main() -> Self {
         Self("main".into())
+    }
+
+    /// The name under which a cache of this kind is registered: an inner one is never taken for a
+    /// shared one, however both are called.
+    pub(crate) fn of_kind(&self, kind: &str) -> Self {
+        Self(format!("{}/{kind}", self.0).into())
     }
 
     /// The name as text.

@@ -177,7 +177,8 @@ pub trait PrimaryStore: Debug + Send + Sync {
     /// - A selection with an owner never touches another user's session \[P-71\].
     /// - `AllBut` spares the one session and nothing else \[P-74\].
     /// - A login racing `AllOf` is among the revoked ids, or fails, or came after it \[P-73\].
-    /// - `Everyone` revokes at most `limit` sessions per call until none is left \[P-76\].
+    /// - `Everyone` revokes at most `limit` sessions per call until none is left, and none that
+    ///   was created later than asked \[P-76\].
     /// - An empty list of ids is no error \[P-77\].
     async fn revoke(
         &self,
@@ -213,11 +214,23 @@ pub trait PrimaryStore: Debug + Send + Sync {
     /// - The figures are those of the stored rows at `now` \[P-87\].
     async fn census(&self, now: Timestamp, user: Option<&UserId>) -> Result<Census>;
 
-    /// Makes a cache over this database known and returns every one that is registered.
+    /// Makes a cache over this database known to every handle, whether a log is kept or not.
     ///
     /// # Contract
     /// - Registering again replaces the entry of that name and keeps the longer TTL \[X8-G-01\].
-    async fn register(&self, cache: &CacheRegistration) -> Result<Vec<CacheRegistration>>;
+    async fn register(&self, cache: &CacheRegistration) -> Result<()>;
+
+    /// Takes a cache off the list that is gone for good; an unknown one is no error.
+    ///
+    /// # Contract
+    /// - It is not listed any more, and no entry of the log waits for it \[X8-G-08\].
+    async fn unregister(&self, cache: &CacheName) -> Result<()>;
+
+    /// Every registered cache, from the authority. Needs no right to write.
+    ///
+    /// # Contract
+    /// - What one handle has registered, every other one lists \[X8-G-01\].
+    async fn caches(&self) -> Result<Vec<CacheRegistration>>;
 
     /// The oldest entries that the cache called `cache` has not acknowledged.
     ///
@@ -323,8 +336,16 @@ impl<T: PrimaryStore + ?Sized> PrimaryStore for Arc<T> {
         (**self).census(now, user).await
     }
 
-    async fn register(&self, cache: &CacheRegistration) -> Result<Vec<CacheRegistration>> {
+    async fn register(&self, cache: &CacheRegistration) -> Result<()> {
         (**self).register(cache).await
+    }
+
+    async fn unregister(&self, cache: &CacheName) -> Result<()> {
+        (**self).unregister(cache).await
+    }
+
+    async fn caches(&self) -> Result<Vec<CacheRegistration>> {
+        (**self).caches().await
     }
 
     async fn drain(&self, cache: &CacheName, limit: u32) -> Result<Drained> {

@@ -1,7 +1,10 @@
 //! From a token to "who is this?".
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
+
+use parking_lot::Mutex;
 
 use super::Sessions;
 use super::judge::{Presented, Refusal, judge};
@@ -209,14 +212,27 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Sessions<P, S> {
             return;
         }
         let (this, id, version) = (self.clone(), session.id, session.version);
+        // Released also when the task is lost.
+        let claim = Starting(Arc::clone(&self.shared.starting), id);
         let until = now.plus(self.policy().rotation_grace);
         self.host().runtime.spawn(Box::pin(async move {
+            let _claim = claim;
             let change = SessionChange { previous_until: Some(until), ..SessionChange::default() };
             if let Err(error) = this.store().update((id, version), change, None, now).await {
                 // The next use of the new secret tries again.
                 tracing::warn!(session.id = %id, %error, "grace of a rotation not started");
             }
-            this.shared.starting.lock().remove(&id);
         }));
+    }
+}
+
+/// Sessions whose grace is being started.
+pub(super) type Graces = Arc<Mutex<HashSet<SessionId>>>;
+
+struct Starting(Graces, SessionId);
+
+impl Drop for Starting {
+    fn drop(&mut self) {
+        self.0.lock().remove(&self.1);
     }
 }

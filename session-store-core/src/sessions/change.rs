@@ -31,6 +31,21 @@ pub enum DataUpdate {
     Absent(Refusal),
 }
 
+/// What became of another deadline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Extended {
+    /// Done.
+    Until {
+        /// The deadline that is stored now.
+        deadline: Timestamp,
+        /// From when on no node sees the old one: a longer one may be served until then.
+        visibility: Visibility,
+    },
+    /// The session has ended.
+    Absent(Refusal),
+}
+
 /// A session as its user may see it: no secret, no hash.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Device {
@@ -72,15 +87,22 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Sessions<P, S> {
     /// `live` was found.
     ///
     /// # Contract
-    /// - Of two changes based on the same answer one is `Conflict` \[P-36\].
+    /// - Of two changes based on the same answer one is `Conflict` \[P-36\]; what this library
+    ///   itself writes beside a request is none \[X8-Y-15\].
     /// - A session that was ended meanwhile is `Absent` and stays so \[P-31 P-33\].
     /// - Data over the limit is `TooLarge` before any store is asked \[X8-Y-12\].
     pub async fn set_data(&self, live: &Live, data: Json) -> Result<DataUpdate> {
         self.check_data(&data)?;
         let change = SessionChange { data: Some(data), ..SessionChange::default() };
         let (session, now) = (live.session(), self.host().now());
-        let seen = live.seen.clone();
-        let done = self.store().update((session.id, session.version), change, seen, now).await?;
+        let (id, seen) = (session.id, live.seen.clone());
+        let mut done =
+            self.store().update((id, session.version), change.clone(), seen, now).await?;
+        if let Update::Conflict { .. } = done.update
+            && let Some(version) = self.version_by_grace(session).await?
+        {
+            done = self.store().update((id, version), change, None, now).await?;
+        }
         Ok(match done.update {
             Update::Updated(updated) => DataUpdate::Updated {
                 version: updated.snapshot.session.version,
@@ -91,18 +113,32 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Sessions<P, S> {
         })
     }
 
-    /// Sets the deadline of a session, capped by the absolute one; may shorten it. Returns the
-    /// deadline that is stored now.
+    /// The current version, if nothing but the start of a grace, which this library itself writes
+    /// beside a request, lies between it and `known`.
+    async fn version_by_grace(&self, known: &Session) -> Result<Option<u64>> {
+        let Some(found) = self.store().find_fresh(&known.id).await?.snapshot else {
+            return Ok(None);
+        };
+        let current = &found.session;
+        let alike = Session {
+            previous: current.previous,
+            last_seen_at: current.last_seen_at,
+            expires_at: current.expires_at,
+            version: current.version,
+            ..known.clone()
+        };
+        let is_next = current.version == known.version + 1 && known.previous != current.previous;
+        Ok((is_next && alike == *current).then_some(current.version))
+    }
+
+    /// Sets the deadline of a session, capped by the absolute one; may shorten it. Later use moves
+    /// it again by the idle timeout.
     ///
     /// # Contract
     /// - The absolute deadline caps it \[P-55\].
     /// - A deadline that has passed, or beyond the year 9999, is `InvalidExpiry` \[P-56\].
     /// - A shorter one is kept by every node \[P-57 L-07\].
-    pub async fn extend(
-        &self,
-        token: &Token,
-        deadline: Timestamp,
-    ) -> Result<Result<Timestamp, Refusal>> {
+    pub async fn extend(&self, token: &Token, deadline: Timestamp) -> Result<Extended> {
         for _ in 0..TRIES {
             let now = self.host().now();
             if deadline <= now || deadline >= Timestamp::MAX {
@@ -110,10 +146,10 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Sessions<P, S> {
             }
             let checked = self.check(token, now, true).await?;
             let Some(snapshot) = checked.answer.snapshot else {
-                return Ok(Err(Refusal::Unknown));
+                return Ok(Extended::Absent(Refusal::Unknown));
             };
             if let Err(refusal) = checked.verdict {
-                return Ok(Err(refusal));
+                return Ok(Extended::Absent(refusal));
             }
             let session = &snapshot.session;
             let expires_at = session.cap(deadline);
@@ -121,9 +157,14 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Sessions<P, S> {
             let done =
                 self.store().update((session.id, session.version), change, None, now).await?;
             match done.update {
-                Update::Updated(_) => return Ok(Ok(expires_at)),
+                Update::Updated(_) => {
+                    // Use of before must not move it again.
+                    self.shared.touches.forget(&[session.id]);
+                    let visibility = done.visibility;
+                    return Ok(Extended::Until { deadline: expires_at, visibility });
+                }
                 Update::Conflict { .. } => {}
-                Update::Missing => return Ok(Err(Refusal::Unknown)),
+                Update::Missing => return Ok(Extended::Absent(Refusal::Unknown)),
             }
         }
         Err(Self::conflict())

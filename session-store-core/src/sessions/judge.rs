@@ -40,14 +40,15 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// Whether the client's cookie should be cleared. Not after a rotation: the client may hold the
-    /// newer token already, and the answer to the older one would take it away. And not for an id
-    /// of the future: it may be this host's clock that is wrong.
+    /// Whether the client's cookie should be cleared. Not for another secret of the session: the
+    /// client may hold the newer token already, and the answer to a parallel request with an older
+    /// one would take it away. And not for an id of the future: it may be this host's clock that is
+    /// wrong.
     ///
     /// # Contract
     /// - A host whose clock is wrong takes nothing from the others' clients \[P-96\].
     pub fn clears_cookie(self) -> bool {
-        !matches!(self, Self::Replaced { .. } | Self::Implausible)
+        !matches!(self, Self::Replaced { .. } | Self::WrongSecret | Self::Implausible)
     }
 }
 

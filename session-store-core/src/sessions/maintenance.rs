@@ -25,6 +25,10 @@ pub struct MaintenanceConfig {
     pub sweep_batch: u32,
 }
 
+impl MaintenanceConfig {
+    const LONGEST: Duration = Duration::from_hours(365 * 24);
+}
+
 impl Default for MaintenanceConfig {
     fn default() -> Self {
         Self {
@@ -60,9 +64,15 @@ pub struct Maintenance<P, S> {
 }
 
 impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Sessions<P, S> {
-    /// The background work of this process.
-    pub fn maintenance(&self, config: MaintenanceConfig) -> Maintenance<P, S> {
-        Maintenance { sessions: self.clone(), config, health: Arc::default() }
+    /// The background work of this process; `Configuration` when it could not go on with it.
+    pub fn maintenance(&self, config: MaintenanceConfig) -> Result<Maintenance<P, S>> {
+        let lengths = [config.drain_every, config.sweep_every];
+        let is_fit = |length: &Duration| !length.is_zero() && *length <= MaintenanceConfig::LONGEST;
+        if config.sweep_batch == 0 || !lengths.iter().all(is_fit) {
+            let what = "maintenance: more than zero, and at most a year between two rounds";
+            return Err(Error::configuration("core", what));
+        }
+        Ok(Maintenance { sessions: self.clone(), config, health: Arc::default() })
     }
 
     /// Removes dead sessions, at most `limit` of them.
@@ -106,7 +116,7 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Maintenance<P, S> {
         let host = self.sessions.host().clone();
         let touches = &self.sessions.shared.touches;
         // From now on nobody else needs to schedule a flush.
-        touches.claim_schedule();
+        let _claim = touches.take_schedule();
         let mut flush_at = host.clock.monotonic();
         let mut sweep_at = flush_at + self.jittered();
         loop {

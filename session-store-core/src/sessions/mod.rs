@@ -13,10 +13,8 @@ mod verifier;
 
 use std::sync::Arc;
 
-use parking_lot::Mutex;
-
 pub use authenticate::{Authentication, Live};
-pub use change::{DataUpdate, Device};
+pub use change::{DataUpdate, Device, Extended};
 pub use create::{Created, Login};
 pub use judge::{Presented, Refusal};
 pub use maintenance::{Health, Maintenance, MaintenanceConfig};
@@ -30,7 +28,6 @@ use crate::observer::{Event, NoObserver, Observer};
 use crate::policy::Policy;
 use crate::primary::PrimaryStore;
 use crate::secondary::SecondaryStore;
-use crate::token::SessionId;
 use touch::Touches;
 
 /// Logs users in, recognises them, and logs them out.
@@ -61,7 +58,7 @@ struct Shared<P, S> {
     observer: Arc<dyn Observer>,
     touches: Touches,
     /// Sessions whose grace is being started, so that a burst of requests writes it once.
-    starting: Mutex<std::collections::HashSet<SessionId>>,
+    starting: authenticate::Graces,
     is_read_only: bool,
 }
 
@@ -91,7 +88,7 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Sessions<P, S> {
     ) -> Result<Self> {
         policy.check()?;
         let touches = Touches::default();
-        let starting = Mutex::default();
+        let starting = authenticate::Graces::default();
         let shared = Shared { store, policy, observer, touches, starting, is_read_only };
         Ok(Self { shared: Arc::new(shared) })
     }

@@ -72,12 +72,15 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Sessions<P, S> {
     /// Ends sessions of everybody that existed before this call, in steps of `limit`.
     ///
     /// # Contract
-    /// - In the end every session of before is dead \[P-76\].
+    /// - In the end every session of before is dead, on every node, and no later one
+    ///   \[P-76 X8-L-17\].
     pub async fn revoke_everyone(&self, limit: u32, reason: Reason) -> Result<Revoked> {
         let mut total =
             Revoked { count: 0, sessions: Vec::new(), visibility: Visibility::Immediate };
+        let created_before = self.host().now();
         loop {
-            let step = self.end(Selection::Everyone { limit: limit.max(1) }, reason).await?;
+            let selection = Selection::Everyone { created_before, limit: limit.max(1) };
+            let step = self.end(selection, reason).await?;
             total.count += step.count;
             total.visibility = total.visibility.weaker(step.visibility);
             if step.sessions.is_empty() {

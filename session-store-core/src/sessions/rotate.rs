@@ -7,6 +7,7 @@ use super::authenticate::Checked;
 use super::create::Login;
 use super::judge::{Presented, Refusal};
 use crate::error::{Error, Result};
+use crate::json::Json;
 use crate::layered::Visibility;
 use crate::observer::Event;
 use crate::primary::{Elevation, PrimaryStore, Promotion, Rotation, SessionChange, Update};
@@ -89,14 +90,17 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Sessions<P, S> {
         .await
     }
 
-    /// Turns a guest's session into that of a user, and replaces the secret without grace.
+    /// Turns a guest's session into that of a user, and replaces the secret without grace. Deadlines
+    /// and all else are those of the login; the guest's data stay, unless the login brings some.
     ///
     /// # Contract
+    /// - It lives as long as the login asked for, and is known by the name it gave \[X8-Y-05\].
     /// - Epoch, limit and unknown users are treated as in `create` \[X8-P-16\].
     /// - The guest's token is refused at once \[X8-Y-05\].
     /// - A session that has a user already is `InvalidInput` \[X8-Y-05\].
     pub async fn promote(&self, token: &Token, login: Login) -> Result<RotationOutcome> {
         let now = self.host().now();
+        let has_data = login.data != Json::default();
         let (_, session) = self.session_for(login, now)?;
         if let Ok(checked) = self.check(token, now, true).await
             && checked.answer.snapshot.is_some_and(|found| found.session.user_id.is_some())
@@ -109,10 +113,19 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Sessions<P, S> {
             self.flush_touches().await?;
         }
         self.privileged(token, |now| {
-            let user_id = session.user_id.clone();
-            let credential_epoch = session.credential_epoch;
+            let promotion = session.user_id.clone().map(|user_id| Promotion {
+                user_id,
+                credential_epoch: session.credential_epoch,
+                limit,
+                remember: session.remember,
+                idle_timeout: session.idle_timeout,
+                absolute_expires_at: session.absolute_expires_at,
+                external_sid: session.external_sid.clone(),
+            });
             SessionChange {
-                promotion: user_id.map(|user_id| Promotion { user_id, credential_epoch, limit }),
+                promotion,
+                expires_at: Some(session.expires_at),
+                data: has_data.then(|| session.data.clone()),
                 elevation: Some(Elevation {
                     authenticated_at: now,
                     aal: session.aal,

@@ -77,12 +77,24 @@ impl Touches {
         }
     }
 
-    pub(super) fn claim_schedule(&self) -> bool {
+    fn claim_schedule(&self) -> bool {
         !self.is_scheduled.swap(true, Ordering::AcqRel)
     }
 
-    pub(super) fn release_schedule(&self) {
-        self.is_scheduled.store(false, Ordering::Release);
+    /// Takes the schedule over from whoever has it, until the claim is dropped.
+    pub(super) fn take_schedule(&self) -> Claim<'_> {
+        self.is_scheduled.store(true, Ordering::Release);
+        Claim(self)
+    }
+}
+
+/// The duty to flush. Dropped, the next use finds somebody else.
+#[derive(Debug)]
+pub(super) struct Claim<'a>(&'a Touches);
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        self.0.is_scheduled.store(false, Ordering::Release);
     }
 }
 
@@ -97,15 +109,26 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Sessions<P, S> {
         let expires_at = session.cap(now.plus(session.idle_timeout.as_duration()));
         let expires_at = expires_at.max(session.expires_at);
         touches.queue(Touch { id: session.id, seen_at: now, expires_at });
-        if touches.claim_schedule() {
+        // A short session must be written before it ends, whoever flushes otherwise.
+        let patience = session.idle_timeout.as_duration() / 4;
+        if patience < FLUSH_EVERY {
+            let this = self.clone();
+            self.host().runtime.spawn(Box::pin(async move { this.flush_after(patience).await }));
+        } else if touches.claim_schedule() {
             let this = self.clone();
             self.host().runtime.spawn(Box::pin(async move {
-                this.host().runtime.sleep(FLUSH_EVERY).await;
-                this.shared.touches.release_schedule();
-                if let Err(error) = this.flush_touches().await {
-                    tracing::warn!(%error, "touches not written");
-                }
+                let _claim = Claim(&this.shared.touches);
+                this.flush_after(FLUSH_EVERY).await;
             }));
+        }
+    }
+
+    /// Flushes after `wait`, and again until it has succeeded: an outage must log nobody out.
+    async fn flush_after(&self, wait: Duration) {
+        self.host().runtime.sleep(wait).await;
+        while let Err(error) = self.flush_touches().await {
+            tracing::warn!(%error, "touches not written");
+            self.host().runtime.sleep(FLUSH_EVERY).await;
         }
     }
 
@@ -113,16 +136,24 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Sessions<P, S> {
     ///
     /// # Contract
     /// - However often a session was used, it is written once per touch interval \[L-50 K6-U07\].
+    /// - A session in use is written before it ends, however short its life \[X8-Y-13\], and an
+    ///   outage is made up for by itself \[X8-Y-14\].
     /// - A touch of a session that has ended meanwhile changes nothing \[L-52\].
-    /// - Touches that could not be written are kept for the next time \[L-51\].
+    /// - Touches that could not be written are kept for the next time, and a caller that goes away
+    ///   loses none \[L-51\].
     pub async fn flush_touches(&self) -> Result<usize> {
-        let touches = self.shared.touches.take();
-        for (written, batch) in touches.chunks(BATCH).enumerate() {
-            if let Err(error) = self.store().touch(batch).await {
-                self.shared.touches.put_back(&touches[written * BATCH..]);
-                return Err(error);
-            }
-        }
-        Ok(touches.len())
+        let this = self.clone();
+        self.store()
+            .detached(async move {
+                let touches = this.shared.touches.take();
+                for (written, batch) in touches.chunks(BATCH).enumerate() {
+                    if let Err(error) = this.store().touch(batch).await {
+                        this.shared.touches.put_back(&touches[written * BATCH..]);
+                        return Err(error);
+                    }
+                }
+                Ok(touches.len())
+            })
+            .await
     }
 }

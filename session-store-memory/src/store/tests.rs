@@ -185,7 +185,7 @@ fn an_expired_session_is_ended_and_not_counted() {
 fn everyone_is_reached_a_few_at_a_time() {
     let store = store(9);
     ready(store.touch(&[Touch { id: id(5), seen_at: NOW, expires_at: later(90) }])).unwrap();
-    let some = Selection::Everyone { limit: 4 };
+    let some = Selection::Everyone { created_before: Timestamp::MAX, limit: 4 };
     assert_eq!(revoke(&store, &some, later(70)).0, [id(5)]);
     for _ in 0..2 {
         assert_eq!(revoke(&store, &some, later(70)).0, []);
@@ -203,6 +203,10 @@ fn a_promotion_makes_room_and_refuses_a_session_of_another_user() {
             user_id: UserId::new(name).unwrap(),
             credential_epoch: CredentialEpoch(0),
             limit: Some(SessionLimit { max: 2, evict: true }),
+            remember: false,
+            idle_timeout: Ttl::MIN,
+            absolute_expires_at: None,
+            external_sid: None,
         }),
         ..SessionChange::default()
     };
@@ -328,7 +332,7 @@ fn every_index_agrees_with_the_table_after_any_history() {
         let expires_at = now.plus(Duration::from_secs(30));
         match mixed[3] % 16 {
             0 => _ = revoke(&store, &Selection::AllBut(ada(), id(number)), now),
-            1 => _ = revoke(&store, &Selection::Everyone { limit: 3 }, now),
+            1 => _ = revoke(&store, &Selection::Everyone { created_before: now, limit: 3 }, now),
             2 => {
                 let bounds = SweepBounds { expired_before: now, revoked_before: now };
                 ready(store.sweep(&bounds, 7)).unwrap();

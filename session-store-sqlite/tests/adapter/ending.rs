@@ -14,7 +14,7 @@ async fn everyone_reaches_the_active_behind_many_expired_ones() {
     let mut alive = session(21, Some("ada"));
     alive.session.expires_at = later.plus(HOUR);
     store.insert(&alive, NOW).await.unwrap();
-    let step = Selection::Everyone { limit: 5 };
+    let step = Selection::Everyone { created_before: later, limit: 5 };
     let first = store.revoke(&step, Reason::Admin, later).await.unwrap();
     assert_eq!(first.revoked, [id(21)]);
     assert_eq!(store.census(later, None).await.unwrap().active, 0);

@@ -39,6 +39,14 @@ async fn what_is_mapped_is_found_and_projected() {
     let projected = store.find(&id(1)).await.unwrap().snapshot.unwrap().user.unwrap();
     assert_eq!(projected.email.unwrap().as_str(), "Ada@Example.org");
     assert_eq!(store.count_users().await.unwrap(), 1);
+    // Letters beyond ASCII, and addresses that only their case tells apart.
+    let more = "INSERT INTO people VALUES (8, 'read', 'Éva@Example.org', '{}', 'Éva'), \
+                (9, 'read', 'ADA@example.org', '{}', 'Other');";
+    Connection::open(&path).unwrap().execute_batch(more).unwrap();
+    let found = store.find_user_by_email("éva@example.org").await.unwrap();
+    assert_eq!(found.map(|account| account.user.id), Some(user("8")));
+    let twins = store.find_user_by_email("ada@example.org").await.unwrap_err();
+    assert!(matches!(twins.kind(), ErrorKind::SchemaMismatch { .. }), "{twins}");
     for strange in ["07", "+7", "7 ", "ada", "99999999999999999999"] {
         let strange = user(strange);
         assert_eq!(store.find_user(&strange).await.unwrap(), None, "{strange}");

@@ -3,6 +3,7 @@
 //! The kernel refuses nothing to root, as whom CI runs, so the deed is a child's: this test binary
 //! again, as the user `nobody` where the parent is root.
 
+use std::ffi::OsStr;
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
@@ -16,10 +17,8 @@ use crate::support::{NOW, file, id, session, store, user};
 
 const CHILD: &str = "SESSION_STORE_REFUSED_CHILD";
 
-/// Runs only as a child: says what became of opening the database, and of reading it.
-#[tokio::test]
-async fn child_opens() {
-    let Some(how) = std::env::var_os(CHILD) else { return };
+/// The child: says what became of opening the database, and of reading it.
+async fn open_as_nobody(how: &OsStr) {
     let mut config = SqliteConfig::new(std::env::var_os("SESSION_STORE_FILE").unwrap());
     if how == "to read" {
         config.access = Access::ReadOnly;
@@ -51,7 +50,7 @@ fn opened_by_nobody(path: &Path, how: &str) -> String {
     } else {
         Command::new(&binary)
     };
-    command.args(["--exact", "refused::child_opens", "--nocapture"]);
+    command.args(["--exact", "refused::a_file_that_may_only_be_read_is_read", "--nocapture"]);
     command.env(CHILD, how).env("SESSION_STORE_FILE", path).current_dir("/");
     let output = command.output().expect("setpriv is missing: apt-get install util-linux");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -94,6 +93,10 @@ async fn a_file_that_may_not_be_written_is_named_and_left_as_it_was() {
 
 #[tokio::test]
 async fn a_file_that_may_only_be_read_is_read() {
+    // The others' child is this one too.
+    if let Some(how) = std::env::var_os(CHILD) {
+        return open_as_nobody(&how).await;
+    }
     let (folder, path) = file();
     let store = store(&path).await;
     store.insert(&session(1, Some("ada")), NOW).await.unwrap();

@@ -142,9 +142,17 @@ impl PrimaryStore for SteppedPrimary {
         self.inner.census(now, user).await
     }
 
-    async fn register(&self, cache: &CacheRegistration) -> Result<Vec<CacheRegistration>> {
-        // Changes nothing that another task sees, so it needs no step of its own.
+    // These change nothing that another task sees, so they need no step of their own.
+    async fn register(&self, cache: &CacheRegistration) -> Result<()> {
         self.inner.register(cache).await
+    }
+
+    async fn unregister(&self, cache: &CacheName) -> Result<()> {
+        self.inner.unregister(cache).await
+    }
+
+    async fn caches(&self) -> Result<Vec<CacheRegistration>> {
+        self.inner.caches().await
     }
 
     async fn drain(&self, cache: &CacheName, limit: u32) -> Result<Drained> {

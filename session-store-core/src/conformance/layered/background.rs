@@ -32,7 +32,7 @@ const MINUTE: Duration = Duration::from_mins(1);
 async fn maintenance_survives_errors_and_ends_when_dropped(on: &PairBench) -> Outcome {
     let node = on.node()?;
     node.app.store().register().await?;
-    let maintenance = node.app.maintenance(MaintenanceConfig::default());
+    let maintenance = node.app.maintenance(MaintenanceConfig::default())?;
     let health = maintenance.health();
     let (run, handle) = abortable(maintenance.run());
     on.runtime.spawn(Box::pin(run.map(drop)));

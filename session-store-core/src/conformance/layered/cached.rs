@@ -25,11 +25,11 @@ checks! { ($) layered_cached: PairBench;
 
 type Numbers = Cached<Arc<WatchedSecondary>, u32>;
 
-fn cached(on: &PairBench) -> (Numbers, Wire) {
+fn cached(on: &PairBench) -> Result<(Numbers, Wire)> {
     let wire = Wire::default();
     let store =
         WatchedSecondary { store: Arc::clone(&on.secondary), wire: wire.clone(), is_shared: false };
-    (Cached::new(Arc::new(store), CachedConfig::default(), on.host()), wire)
+    Ok((Cached::new(Arc::new(store), CachedConfig::default(), on.host())?, wire))
 }
 
 async fn value(cached: &Numbers, count: &Arc<AtomicU32>) -> Result<(Option<u32>, Source)> {
@@ -42,7 +42,7 @@ async fn value(cached: &Numbers, count: &Arc<AtomicU32>) -> Result<(Option<u32>,
 }
 
 async fn a_value_is_loaded_once(on: &PairBench) -> Outcome {
-    let (cached, _) = cached(on);
+    let (cached, _) = cached(on)?;
     let count = Arc::default();
     for result in join_all((0..50).map(|_| value(&cached, &count))).await {
         expect(result?.0, Some(0))?;
@@ -54,7 +54,7 @@ async fn a_value_is_loaded_once(on: &PairBench) -> Outcome {
 }
 
 async fn nothing_from_before_a_forget(on: &PairBench) -> Outcome {
-    let (cached, wire) = cached(on);
+    let (cached, wire) = cached(on)?;
     let count = Arc::default();
     let mut held = wire.hold(Op::Swap, Point::Before);
     value(&cached, &count).await?;
@@ -72,7 +72,7 @@ async fn nothing_from_before_a_forget(on: &PairBench) -> Outcome {
 }
 
 async fn errors_and_absences_are_not_cached(on: &PairBench) -> Outcome {
-    let (cached, _) = cached(on);
+    let (cached, _) = cached(on)?;
     let fail = || async { Err(Error::new(ErrorKind::Unavailable, "source")) };
     ensure(cached.get_or_load("key", fail).await.is_err(), "an error was swallowed")?;
     on.runtime.settle().await;
@@ -84,7 +84,7 @@ async fn errors_and_absences_are_not_cached(on: &PairBench) -> Outcome {
 }
 
 async fn a_broken_cache_loads(on: &PairBench) -> Outcome {
-    let (cached, wire) = cached(on);
+    let (cached, wire) = cached(on)?;
     let count = Arc::default();
     for op in [Op::Get, Op::Reserve, Op::Swap] {
         wire.fail(op);

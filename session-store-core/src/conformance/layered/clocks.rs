@@ -13,7 +13,7 @@ use super::{Node, PairBench};
 use crate::host::Host;
 use crate::policy::Policy;
 use crate::session::Metadata;
-use crate::sessions::{Authentication, Refusal, Sessions};
+use crate::sessions::{Authentication, Extended, Refusal, Sessions};
 use crate::time::Timestamp;
 
 checks! { ($) layered_clocks: PairBench;
@@ -40,7 +40,8 @@ async fn a_wrong_clock_refuses_for_itself_only(on: &PairBench) -> Outcome {
     let (ahead, behind) = (node_at(on, NOW.plus(ahead))?, node_at(on, NOW.minus(behind))?);
     let token = on.log_in_warm(&right).await?;
     let soon = NOW.plus(Duration::from_mins(3));
-    expect(right.app.extend(&token, soon).await?, Ok(soon))?;
+    let extended = right.app.extend(&token, soon).await?;
+    ensure(matches!(extended, Extended::Until { .. }), "not extended")?;
     expect(ahead.refusal(&token).await, Some(Refusal::Expired))?;
     // An id from the future is nobody's, but the cookie is not taken from the client.
     expect(behind.refusal(&token).await.map(Refusal::clears_cookie), Some(false))?;

@@ -11,6 +11,8 @@ mod touch;
 mod cached;
 mod near;
 mod late;
+mod again;
+mod in_use;
 mod background;
 mod clocks;
 mod eventual;
@@ -136,6 +138,7 @@ impl PairBench {
 
     /// Registers user 1 if need be and logs them in.
     pub(super) async fn log_in(&self, node: &Node) -> std::result::Result<Created, Violation> {
+        node.app.store().register().await?;
         let user = user(1)?;
         if node.app.find_user(&user.id).await?.is_none() {
             node.app.register_user(&user).await?;
@@ -194,6 +197,8 @@ fn cases() -> impl Iterator<Item = &'static Case<PairBench>> {
         cached::CASES,
         near::CASES,
         late::CASES,
+        again::CASES,
+        in_use::CASES,
         background::CASES,
         clocks::CASES,
         eventual::CASES,

@@ -8,6 +8,7 @@ use super::super::runner::Outcome;
 use super::super::wire::Op;
 use super::PairBench;
 use crate::session::Reason;
+use crate::sessions::Extended;
 
 checks! { ($) layered_touch: PairBench;
     "L-50 P-53" use_is_written_once_per_interval
@@ -72,7 +73,8 @@ async fn an_entry_never_outlives_its_session(on: &PairBench) -> Outcome {
     ensure(!on.is_cached(created.session.id).await?, "cached for less than a lease")?;
     let token = on.log_in(&node).await?.token;
     let soon = node.app.now().plus(Duration::from_secs(10));
-    expect(node.app.extend(&token, soon).await?, Ok(soon))?;
+    let extended = node.app.extend(&token, soon).await?;
+    ensure(matches!(extended, Extended::Until { .. }), "not extended")?;
     ensure(node.accepts(&token).await, "not accepted")?;
     on.runtime.settle().await;
     ensure(on.is_cached(token.id()).await?, "not cached")?;

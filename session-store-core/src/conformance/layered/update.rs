@@ -8,9 +8,10 @@ use super::super::runner::Outcome;
 use super::super::sample::json;
 use super::super::wire::{Op, Point};
 use super::{DONE, Node, PairBench, two_nodes};
+use crate::layered::Visibility;
 use crate::primary::SessionChange;
 use crate::session::Reason;
-use crate::sessions::DataUpdate;
+use crate::sessions::{DataUpdate, Extended};
 use crate::token::{SessionId, Token};
 
 checks! { ($) layered_update: PairBench;
@@ -107,7 +108,8 @@ async fn a_shorter_session_is_forgotten(on: &PairBench) -> Outcome {
     ensure(one.accepts(&token).await, "not accepted")?;
     on.runtime.settle().await;
     let soon = one.app.now().plus(std::time::Duration::from_mins(2));
-    expect(other.app.extend(&token, soon).await?, Ok(soon))?;
+    let visibility = Visibility::Immediate;
+    expect(other.app.extend(&token, soon).await?, Extended::Until { deadline: soon, visibility })?;
     ensure(!on.is_cached(token.id()).await?, "the longer entry stayed")?;
     ensure(one.accepts(&token).await, "not accepted before the new deadline")?;
     on.runtime.settle().await;
@@ -138,7 +140,8 @@ async fn an_ended_session_can_not_be_extended(on: &PairBench) -> Outcome {
     ensure(matches!(done, DataUpdate::Absent(_)), "a revoked session was updated")?;
     ensure(!on.is_cached(token.id()).await?, "the entry stayed")?;
     let later = one.app.now().plus(std::time::Duration::from_hours(1));
-    ensure(one.app.extend(&token, later).await?.is_err(), "a revoked session was extended")?;
+    let extended = one.app.extend(&token, later).await?;
+    ensure(matches!(extended, Extended::Absent(_)), "a revoked session was extended")?;
     ensure(!one.accepts(&token).await, "a revoked session was accepted")
 }
 

@@ -1,5 +1,6 @@
 //! Users: deletion, revoke-all, changes, and the log.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join;
@@ -9,11 +10,13 @@ use super::super::harness::Deed;
 use super::super::report::{Violation, ensure, expect};
 use super::super::runner::Outcome;
 use super::super::sample::{NOW, user_id};
-use super::super::wire::{Op, Point};
+use super::super::wire::{Op, Point, Wire};
 use super::{DONE, PairBench};
-use crate::layered::{LayeredConfig, Topology, Visibility};
+use crate::layered::{LayeredConfig, NoCache, Topology, Visibility};
+use crate::policy::Policy;
 use crate::primary::{CacheName, CacheRegistration, CacheScope, LogPromise};
 use crate::session::{Reason, SessionLimit};
+use crate::sessions::Sessions;
 use crate::time::Ttl;
 use crate::user::{Role, User, UserChange};
 
@@ -27,6 +30,8 @@ checks! { ($) layered_users: PairBench;
     "K6-A05 L-27" hand_typed_changes_reach_the_cache
         "A change typed by hand reaches the cache by a drain.",
     "X8-G-04" others_are_reckoned_with "A cache that another handle registered bounds a revocation.",
+    "X8-G-09" an_unknown_cache_is_not_used
+        "A cache that could not be registered is not asked; one that is known needs no writing.",
     "X8-G-05" a_failed_drain_acknowledges_nothing "What a drain could not remove is drained again.",
     "L-58" lists_come_from_the_truth "Lists and counts ask the primary and never the cache.",
 }
@@ -131,10 +136,6 @@ async fn hand_typed_changes_reach_the_cache(on: &PairBench) -> Outcome {
 }
 
 async fn others_are_reckoned_with(on: &PairBench) -> Outcome {
-    if on.primary.promise().log == LogPromise::None {
-        on.weakness.note("no log", Duration::ZERO);
-        return DONE;
-    }
     let node = on.node()?;
     let token = on.log_in_warm(&node).await?;
     let bound = Duration::from_secs(77);
@@ -147,10 +148,40 @@ async fn others_are_reckoned_with(on: &PairBench) -> Outcome {
     let done = node.app.admin_revoke(token.id(), Reason::Admin).await?;
     expect(done.visibility, Visibility::Within(bound))?;
     let many = LayeredConfig { topology: Topology::ManyProcesses, ..PairBench::config() };
-    let lonely = on.node_with(many, crate::policy::Policy::default())?;
+    let lonely = on.node_with(many.clone(), Policy::default())?;
     let guarantee = lonely.app.store().guarantee();
     let is_shared = on.secondary.promise().scope == CacheScope::Shared;
-    expect(guarantee.healthy == Visibility::Immediate, is_shared)
+    expect(guarantee.healthy == Visibility::Immediate, is_shared)?;
+    // A handle without a cache, of the same name, knows the bounds of all others.
+    on.primary.unregister(&other.name).await?;
+    let (db, cache) = (Wire::default(), Wire::default());
+    let bare = on.layered_over(Arc::new(NoCache::new()), many, (&db, &cache), on.host())?;
+    let bare = Sessions::new(bare, Policy::default())?;
+    let token = on.log_in_warm(&node).await?;
+    let done = bare.admin_revoke(token.id(), Reason::Admin).await?;
+    let is_wrong = done.visibility == Visibility::Immediate && node.accepts(&token).await;
+    ensure(!is_wrong, "accepted after a handle without a cache said Immediate")
+}
+
+async fn an_unknown_cache_is_not_used(on: &PairBench) -> Outcome {
+    let known = on.node()?;
+    let token = on.log_in_warm(&known).await?;
+    // One that may only read: the cache is known already, so that it may be used.
+    let reader = on.node()?;
+    reader.db.fail(Op::Register);
+    ensure(reader.accepts(&token).await, "not accepted")?;
+    expect(reader.db.count(Op::Find), 0)?;
+    for cache in on.primary.caches().await? {
+        on.primary.unregister(&cache.name).await?;
+    }
+    let node = on.node()?;
+    for _ in 0..3 {
+        node.db.fail(Op::Register);
+        ensure(node.accepts(&token).await, "not accepted past the cache")?;
+    }
+    expect((node.cache.total(), node.db.count(Op::Find)), (0, 3))?;
+    ensure(node.accepts(&token).await, "not accepted")?;
+    ensure(node.cache.total() > 0, "the cache is never used")
 }
 
 async fn a_failed_drain_acknowledges_nothing(on: &PairBench) -> Outcome {

@@ -209,7 +209,7 @@ async fn neighbours_do_not_meet(on: &PrimaryBench) -> Outcome {
     expect(on.neighbour.find(&id(1)).await?.snapshot, None)?;
     expect(on.neighbour.find_user(&user_id(1)?).await?, None)?;
     on.neighbour.insert(&new(guest(1)), NOW).await?;
-    let all = crate::primary::Selection::Everyone { limit: 10 };
+    let all = crate::primary::Selection::Everyone { created_before: NOW, limit: 10 };
     on.neighbour.revoke(&all, Reason::Admin, NOW).await?;
     expect(on.stored(id(1)).await?.map(|found| found.state(NOW)), Some(State::Active))?;
     expect(on.neighbour.count_users().await?, 0)

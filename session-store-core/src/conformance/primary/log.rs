@@ -17,6 +17,8 @@ use crate::user::{Role, UserChange};
 
 checks! { ($) primary_log: PrimaryBench;
     "X8-G-01" a_registration_is_replaced "Registering again replaces the entry, keeping the longer TTL.",
+    "X8-G-08" a_cache_that_is_gone_is_forgotten
+        "A cache that was taken off the list is not listed, and the log does not wait for it.",
     "X8-G-02" every_change_is_logged_for_every_cache
         "Updates, revocations, deletions and user changes are drained by every shared cache.",
     "X8-G-03" exactly_the_named_entries_are_acknowledged
@@ -49,15 +51,32 @@ fn has_log(on: &PrimaryBench) -> bool {
 }
 
 async fn a_registration_is_replaced(on: &PrimaryBench) -> Outcome {
-    if !has_log(on) {
-        return Ok(());
-    }
     on.store.register(&cache("a", CacheScope::Process, 5)?).await?;
     on.second.register(&cache("b", CacheScope::Shared, 300)?).await?;
-    let mut all = on.store.register(&cache("a", CacheScope::Shared, 3)?).await?;
+    on.store.register(&cache("a", CacheScope::Shared, 3)?).await?;
+    let mut all = on.second.caches().await?;
     all.sort_by(|one, other| one.name.cmp(&other.name));
     let wanted = vec![cache("a", CacheScope::Shared, 5)?, cache("b", CacheScope::Shared, 300)?];
     expect(all, wanted)
+}
+
+async fn a_cache_that_is_gone_is_forgotten(on: &PrimaryBench) -> Outcome {
+    for name in ["a", "b"] {
+        on.store.register(&cache(name, CacheScope::Shared, 300)?).await?;
+    }
+    on.log_in(1).await?;
+    on.store.revoke(&Selection::Ids(vec![id(1)]), Reason::Logout, NOW).await?;
+    on.second.unregister(&CacheName::new("a")?).await?;
+    on.store.unregister(&CacheName::new("never")?).await?;
+    expect(on.store.caches().await?, vec![cache("b", CacheScope::Shared, 300)?])?;
+    if !has_log(on) {
+        return Ok(());
+    }
+    expect(pending(on, "b").await?, vec![id(1)])?;
+    on.store.unregister(&CacheName::new("b")?).await?;
+    // Nobody is left who would need the entry, and a newcomer never saw the session.
+    on.store.register(&cache("c", CacheScope::Shared, 300)?).await?;
+    expect(pending(on, "c").await?, vec![])
 }
 
 async fn every_change_is_logged_for_every_cache(on: &PrimaryBench) -> Outcome {

@@ -123,15 +123,18 @@ async fn everyone_goes_in_steps(on: &PrimaryBench) -> Outcome {
     for number in 1..=25 {
         on.store.insert(&new(session(number, 1 + number % 3)?), NOW).await?;
     }
+    on.store.insert(&new(Session { created_at: at(1), ..session(40, 1)? }), NOW).await?;
     // Dead ones must not fill a step, else the loop over the steps would end too early.
     for number in 51..=65 {
         on.store.insert(&new(Session { expires_at: at(1), ..guest(number) }), NOW).await?;
     }
     let mut counts = Vec::new();
     for _ in 0..4 {
-        let step = Selection::Everyone { limit: 10 };
+        let step = Selection::Everyone { created_before: NOW, limit: 10 };
         counts.push(on.store.revoke(&step, Reason::Admin, at(1)).await?.revoked.len());
     }
     expect(counts, vec![10, 10, 5, 0])?;
-    expect(on.store.census(at(HOUR - 1), None).await?.active, 0)
+    // The one that was created later is left.
+    expect(on.stored(id(40)).await?.map(|found| found.state(at(1))), Some(State::Active))?;
+    expect(on.store.census(at(HOUR - 1), None).await?.active, 1)
 }

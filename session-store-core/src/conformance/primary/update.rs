@@ -1,5 +1,7 @@
 //! Changing sessions: versions, resurrection, rotation, promotion.
 
+use std::time::Duration;
+
 use futures_util::future::join_all;
 
 use super::super::checks;
@@ -10,6 +12,7 @@ use super::PrimaryBench;
 use crate::error::ErrorKind;
 use crate::primary::{Elevation, Promotion, Rotation, Selection, SessionChange, Touched, Update};
 use crate::session::{Previous, Reason, SessionLimit, State};
+use crate::time::Ttl;
 use crate::token::SecretHash;
 use crate::user::CredentialEpoch;
 
@@ -174,6 +177,10 @@ fn promote(number: u16, epoch: u64, max: u32, evict: bool) -> Result<SessionChan
         user_id: user_id(number)?,
         credential_epoch: CredentialEpoch(epoch),
         limit: Some(SessionLimit { max, evict }),
+        remember: true,
+        idle_timeout: Ttl::new(Duration::from_hours(2)).unwrap_or(Ttl::MIN),
+        absolute_expires_at: Some(at(9 * HOUR)),
+        external_sid: Some("sid".to_owned()),
     };
     let elevation = Elevation { authenticated_at: NOW, aal: Some(1), amr: vec![] };
     Ok(SessionChange {
