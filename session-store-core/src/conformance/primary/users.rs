@@ -101,9 +101,12 @@ async fn users_are_listed_in_pages(on: &PrimaryBench) -> Outcome {
         ensure(listing.items.len() <= 4, "a page is too long")?;
         seen.extend(listing.items.into_iter().map(|user| (user.created_at, user.id)));
         if seen.len() == 8 {
-            let late = User { created_at: at(99), ..user(90)? };
-            on.store.insert_user(&late, NOW).await?;
+            // One by a clock that is ahead, and one by a clock that is behind.
+            for (number, created_at) in [(90, at(99)), (91, at(-1))] {
+                on.store.insert_user(&User { created_at, ..user(number)? }, NOW).await?;
+            }
         }
+        ensure(seen.len() <= 26, "the pages do not end")?;
         let Some(next) = listing.next else { break };
         page = page.behind(next);
     }
@@ -111,7 +114,7 @@ async fn users_are_listed_in_pages(on: &PrimaryBench) -> Outcome {
     ordered.sort_unstable();
     ordered.dedup();
     expect((seen.len(), seen), (26, ordered))?;
-    expect(on.store.count_users().await?, 26)
+    expect(on.store.count_users().await?, 27)
 }
 
 async fn deleting_a_user_removes_the_sessions(on: &PrimaryBench) -> Outcome {
