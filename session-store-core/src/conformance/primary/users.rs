@@ -139,8 +139,13 @@ async fn a_login_racing_a_deletion_leaves_no_orphan(on: &PrimaryBench) -> Outcom
         on.store.insert_user(&user(number)?, NOW).await?;
         let login = new(session(number, number)?);
         let user = user_id(number)?;
-        let (inserted, deleted) =
-            join(on.second.insert(&login, NOW), on.store.delete_user(&user, NOW)).await;
+        let (insert, delete) = (on.second.insert(&login, NOW), on.store.delete_user(&user, NOW));
+        let (inserted, deleted) = if number % 2 == 0 {
+            join(insert, delete).await
+        } else {
+            let (deleted, inserted) = join(delete, insert).await;
+            (inserted, deleted)
+        };
         let gone = deleted?.map(|deleted| deleted.sessions).unwrap_or_default();
         match inserted {
             Ok(_) => expect(gone, vec![id(number)])?,
