@@ -11,7 +11,7 @@ use crate::secondary::{CacheKey, Record, Reservation, SwapTtl};
 
 checks! { ($) secondary_basics: SecondaryBench;
     "S-01 S-05" bytes_come_back "What was put is returned byte for byte, whatever it contains.",
-    "S-02" nothing_is_none "A missing key is None.",
+    "S-02" nothing_is_none "A missing key is None, until something is there.",
     "S-06" the_largest_record_fits "A record at the declared size fits, one byte more is TooLarge.",
     "S-07" keys_are_literal "Keys with odd characters are kept apart; impossible ones are refused.",
     "S-08 S-09" removal_is_idempotent "After a removal every key is absent, absent ones too.",
@@ -35,7 +35,10 @@ async fn bytes_come_back(on: &SecondaryBench) -> Outcome {
 }
 
 async fn nothing_is_none(on: &SecondaryBench) -> Outcome {
-    expect(on.store.get(&on.key("nothing")?).await?, None)
+    let key = on.key("nothing")?;
+    expect(on.store.get(&key).await?, None)?;
+    on.put(&key, &value("1"), seconds(60)).await?;
+    expect(on.store.get(&key).await?, Some(value("1")))
 }
 
 async fn the_largest_record_fits(on: &SecondaryBench) -> Outcome {
