@@ -64,9 +64,15 @@ async fn keys_are_literal(on: &SecondaryBench) -> Outcome {
     for name in names {
         expect(on.store.get(&on.key(name)?).await?, Some(value(name)))?;
     }
-    let longest = "k".repeat(CacheKey::MAX_BYTES - on.namespace.len() - 1);
-    on.put(&on.key(&longest)?, &value("long"), seconds(60)).await?;
-    expect(on.store.get(&on.key(&longest)?).await?, Some(value("long")))?;
+    // The longest keys, which differ at their very end.
+    let longest = "k".repeat(CacheKey::MAX_BYTES - on.namespace.len() - 2);
+    for end in ["1", "2"] {
+        on.put(&on.key(&format!("{longest}{end}"))?, &value(end), seconds(60)).await?;
+    }
+    for end in ["1", "2"] {
+        let key = on.key(&format!("{longest}{end}"))?;
+        expect(on.store.get(&key).await?, Some(value(end)))?;
+    }
     for wrong in ["", ".", "..", "a\0", &"k".repeat(CacheKey::MAX_BYTES + 1)] {
         ensure(CacheKey::new(wrong).is_err(), "an impossible key is accepted")?;
     }
