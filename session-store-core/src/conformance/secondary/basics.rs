@@ -112,7 +112,9 @@ async fn prefixes_are_apart(on: &SecondaryBench) -> Outcome {
     on.put(&on.key("a:b*")?, &value("star"), seconds(60)).await?;
     expect(on.store.get(&on.key("a:b")?).await?, None)?;
     expect(on.store.get(&on.key("a")?).await?, None)?;
-    on.store.remove(&[on.key("a:b")?, on.key("a")?, on.key("a:*")?]).await?;
+    // The same name under another prefix.
+    expect(on.store.get(&on.key("x:c")?).await?, None)?;
+    on.store.remove(&[on.key("x:c")?, on.key("a:b")?, on.key("a")?, on.key("a:*")?]).await?;
     expect(on.store.get(&on.key("a:b:c")?).await?, Some(value("long")))?;
     expect(on.store.get(&on.key("a:b*")?).await?, Some(value("star")))
 }
