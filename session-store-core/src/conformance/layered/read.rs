@@ -254,6 +254,7 @@ async fn a_no_is_confirmed(on: &PairBench) -> Outcome {
     let later = deadline.plus(Duration::from_hours(1));
     let touch = crate::primary::Touch { id: token.id(), seen_at, expires_at: later };
     other.app.store().touch(&[touch]).await?;
+    ensure(on.is_cached(token.id()).await?, "a touch removed the entry")?;
     let is_yes = |found: Option<&crate::session::Snapshot>| {
         found.is_some_and(|found| found.session.state(deadline) == crate::session::State::Active)
     };
