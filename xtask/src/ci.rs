@@ -47,15 +47,15 @@ pub(crate) fn lint(root: &Path) -> Result<Verdict, Failure> {
     timed("tidy", || crate::tidy::run(root))
 }
 
-/// Lint, then every test.
+/// Lint, the mutants, then every test.
 pub(crate) fn run(root: &Path) -> Result<Verdict, Failure> {
-    match lint(root)? {
-        Verdict::Broken => Ok(Verdict::Broken),
-        Verdict::Held => {
-            say("\n== test");
-            crate::test::run(root)
-        }
+    if lint(root)? == Verdict::Broken
+        || timed("mutants", || crate::mutants::run(root, &[]))? == Verdict::Broken
+    {
+        return Ok(Verdict::Broken);
     }
+    say("\n== test");
+    crate::test::run(root)
 }
 
 fn timed(name: &str, work: impl FnOnce() -> Result<Verdict, Failure>) -> Result<Verdict, Failure> {

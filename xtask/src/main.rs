@@ -8,6 +8,7 @@ mod command;
 mod conformance;
 mod generated;
 mod members;
+mod mutants;
 mod test;
 mod tidy;
 mod violation;
@@ -23,8 +24,9 @@ usage: cargo xtask COMMAND
   tidy         the rules of STYLE.md that no compiler knows, and the generated parts
   test         every test of the workspace; the last line is `N passed, M failed`
   lint         fmt, clippy, clippy per feature, doc, wasm32, deny, tidy
-  ci           lint, then test: what a merge needs
-  conformance  every adapter against the suite; writes the ledgers and the matrix of README.md";
+  ci           lint, mutants, then test: what a merge needs
+  conformance  every adapter against the suite; writes the ledgers and the matrix of README.md
+  mutants      the suite against stores, caches and nodes that are broken in one way each";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -42,6 +44,7 @@ fn run(arguments: &[String]) -> Result<Verdict, Failure> {
     let root = root()?;
     match arguments.split_first() {
         Some((command, rest)) if command == "conformance" => conformance::run(&root, rest),
+        Some((command, rest)) if command == "mutants" => mutants::run(&root, rest),
         Some((command, [])) => match command.as_str() {
             "tidy" => tidy::run(&root),
             "test" => test::run(&root),

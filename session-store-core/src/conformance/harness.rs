@@ -8,7 +8,7 @@ use async_trait::async_trait;
 
 use super::host::TestClock;
 use crate::error::Result;
-use crate::host::BoxFuture;
+use crate::host::{BoxFuture, Host};
 use crate::primary::PrimaryStore;
 use crate::secondary::{CacheKey, SecondaryStore};
 use crate::token::SessionId;
@@ -70,3 +70,19 @@ pub trait SecondaryHarness: Send + Sync {
     /// Ends when a case has taken too long.
     fn patience(&self) -> BoxFuture<'static, ()>;
 }
+
+/// What one node of the layered suite is made of: its stores, on the wires that the cases watch, and
+/// its host.
+#[derive(Clone, Debug)]
+pub struct NodeParts {
+    /// The truth.
+    pub primary: Arc<dyn PrimaryStore>,
+    /// The cache.
+    pub secondary: Arc<dyn SecondaryStore>,
+    /// Clock and runtime.
+    pub host: Host,
+}
+
+/// Stands between every node and its wires, to show that the suite notices a node that breaks the
+/// protocol; an adapter has no use for it.
+pub type Twist = &'static (dyn Fn(NodeParts) -> NodeParts + Send + Sync);

@@ -18,9 +18,9 @@ mod layered;
 mod token;
 pub mod explore;
 
-pub use harness::{Deed, Guard, PrimaryHarness, SecondaryHarness};
+pub use harness::{Deed, Guard, NodeParts, PrimaryHarness, SecondaryHarness, Twist};
 pub use host::{TestClock, TestRuntime};
-pub use layered::{names as layered_cases, run as run_layered};
+pub use layered::{names as layered_cases, run as run_layered, run_twisted};
 pub use primary::{names as primary_cases, run as run_primary};
 pub use report::{AdapterReport, CaseReport, Report, Verdict, Violation};
 pub use runner::{Case, Filter, Outcome};

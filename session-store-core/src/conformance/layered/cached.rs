@@ -9,12 +9,12 @@ use futures_util::future::{join, join_all};
 use super::super::checks;
 use super::super::report::{Violation, ensure, expect};
 use super::super::runner::Outcome;
-use super::super::watched::WatchedSecondary;
 use super::super::wire::{Op, Point, Wire};
 use super::PairBench;
 use crate::cached::{Cached, CachedConfig};
 use crate::error::{Error, ErrorKind, Result};
 use crate::layered::Source;
+use crate::secondary::SecondaryStore;
 
 checks! { ($) layered_cached: PairBench;
     "X8-F-01" a_value_is_loaded_once "Fifty who ask at once cause one load, served for its TTL.",
@@ -23,13 +23,13 @@ checks! { ($) layered_cached: PairBench;
     "X8-F-04" a_broken_cache_loads "Trouble with the cache fails nothing.",
 }
 
-type Numbers = Cached<Arc<WatchedSecondary>, u32>;
+type Numbers = Cached<Arc<dyn SecondaryStore>, u32>;
 
 fn cached(on: &PairBench) -> Result<(Numbers, Wire)> {
     let wire = Wire::default();
-    let store =
-        WatchedSecondary { store: Arc::clone(&on.secondary), wire: wire.clone(), is_shared: false };
-    Ok((Cached::new(Arc::new(store), CachedConfig::default(), on.host())?, wire))
+    let secondary = (Arc::clone(&on.secondary), false);
+    let parts = on.parts(secondary, (&Wire::default(), &wire), on.host());
+    Ok((Cached::new(parts.secondary, CachedConfig::default(), parts.host)?, wire))
 }
 
 async fn value(cached: &Numbers, count: &Arc<AtomicU32>) -> Result<(Option<u32>, Source)> {

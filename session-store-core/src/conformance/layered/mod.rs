@@ -21,7 +21,7 @@ mod shared;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::harness::{Guard, PrimaryHarness, SecondaryHarness};
+use super::harness::{Guard, NodeParts, PrimaryHarness, SecondaryHarness, Twist};
 use super::host::{TestClock, TestRuntime};
 use super::report::{AdapterReport, Violation};
 use super::runner::{Case, Filter, Outcome, Weakness, judge, unopened};
@@ -49,7 +49,7 @@ pub(in crate::conformance) struct PairBench {
     namespace: String,
 }
 
-struct Hands(&'static dyn PrimaryHarness, &'static dyn SecondaryHarness);
+struct Hands(&'static dyn PrimaryHarness, &'static dyn SecondaryHarness, Twist);
 
 impl std::fmt::Debug for Hands {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -57,7 +57,7 @@ impl std::fmt::Debug for Hands {
     }
 }
 
-pub(super) type App = Sessions<Arc<WatchedPrimary>, Arc<WatchedSecondary>>;
+pub(super) type App = Sessions<Arc<dyn PrimaryStore>, Arc<dyn SecondaryStore>>;
 
 /// One process: a policy and a layered store over the shared pair, on wires of its own.
 #[derive(Clone, Debug)]
@@ -111,7 +111,7 @@ impl PairBench {
         config: LayeredConfig,
         db: &Wire,
         cache: &Wire,
-    ) -> Result<Layered<Arc<WatchedPrimary>, Arc<WatchedSecondary>>> {
+    ) -> Result<Layered<Arc<dyn PrimaryStore>, Arc<dyn SecondaryStore>>> {
         self.layered_over(Arc::clone(&self.secondary), config, (db, cache), self.host())
     }
 
@@ -121,15 +121,23 @@ impl PairBench {
         config: LayeredConfig,
         (db, cache): (&Wire, &Wire),
         host: Host,
-    ) -> Result<Layered<Arc<WatchedPrimary>, Arc<WatchedSecondary>>> {
-        let primary = Arc::clone(&self.primary);
-        let primary = Arc::new(WatchedPrimary { store: primary, wire: db.clone() });
-        let secondary = Arc::new(WatchedSecondary {
-            store: secondary,
-            wire: cache.clone(),
-            is_shared: config.topology == Topology::ManyProcesses && config.near_ttl.is_some(),
-        });
-        Layered::new(primary, secondary, config, host)
+    ) -> Result<Layered<Arc<dyn PrimaryStore>, Arc<dyn SecondaryStore>>> {
+        let is_shared = config.topology == Topology::ManyProcesses && config.near_ttl.is_some();
+        let parts = self.parts((secondary, is_shared), (db, cache), host);
+        Layered::new(parts.primary, parts.secondary, config, parts.host)
+    }
+
+    /// The pair's primary and `secondary` as one node sees them.
+    pub(super) fn parts(
+        &self,
+        (secondary, is_shared): (Arc<dyn SecondaryStore>, bool),
+        (db, cache): (&Wire, &Wire),
+        host: Host,
+    ) -> NodeParts {
+        let primary = WatchedPrimary { store: Arc::clone(&self.primary), wire: db.clone() };
+        let secondary = WatchedSecondary { store: secondary, wire: cache.clone(), is_shared };
+        let (primary, secondary) = (Arc::new(primary), Arc::new(secondary));
+        (self.hands.2)(NodeParts { primary, secondary, host })
     }
 
     pub(super) fn host(&self) -> Host {
@@ -219,11 +227,21 @@ pub async fn run(
     secondary: &'static dyn SecondaryHarness,
     filter: &Filter,
 ) -> AdapterReport {
+    run_twisted(primary, secondary, &|parts| parts, filter).await
+}
+
+/// The same, with `twist` between every node and its wires.
+pub async fn run_twisted(
+    primary: &'static dyn PrimaryHarness,
+    secondary: &'static dyn SecondaryHarness,
+    twist: Twist,
+    filter: &Filter,
+) -> AdapterReport {
     let name = format!("layered:{}+{}", primary.name(), secondary.name());
     let mut report = AdapterReport { name, role: "layered", cases: Vec::new() };
     for case in cases().filter(|case| filter.admits(case)) {
         let work = async {
-            let opened = open(Hands(primary, secondary), case.namespace('l')).await;
+            let opened = open(Hands(primary, secondary, twist), case.namespace('l')).await;
             let (bench, _guards) = opened.map_err(|error| unopened(&error))?;
             bench.runtime.drive((case.run)(&bench)).await?;
             Ok(bench.weakness.taken())

@@ -214,17 +214,20 @@ async fn a_sweep_leaves_room_for_skew(on: &PairBench) -> Outcome {
 async fn run_once_does_everything(on: &PairBench) -> Outcome {
     let node = on.node()?;
     node.app.store().register().await?;
-    let dead = on.log_in(&node).await?.token;
+    let dead = [on.log_in(&node).await?.token, on.log_in(&node).await?.token];
     on.runtime.advance(Duration::from_hours(24 * 8));
     let token = on.log_in_warm(&node).await?;
     on.runtime.advance(Duration::from_hours(24));
     ensure(node.accepts(&token).await, "not accepted")?;
     node.db.reset();
-    let maintenance = node.app.maintenance(MaintenanceConfig::default())?;
+    let config = MaintenanceConfig { sweep_batch: 1, ..MaintenanceConfig::default() };
+    let maintenance = node.app.maintenance(config)?;
     maintenance.run_once().await?;
     expect(node.db.count(Op::Touch), 1)?;
-    expect(on.primary.find(&dead.id()).await?.snapshot, None)?;
-    expect(maintenance.health().lock().swept, 1)?;
+    for token in &dead {
+        expect(on.primary.find(&token.id()).await?.snapshot, None)?;
+    }
+    expect(maintenance.health().lock().swept, 2)?;
     node.db.set_down(true);
     ensure(maintenance.run_once().await.is_err(), "an outage went unnoticed")?;
     expect(maintenance.health().lock().failures, 1)

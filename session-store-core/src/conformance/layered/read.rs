@@ -216,7 +216,10 @@ async fn a_lost_leader_hangs_nobody(on: &PairBench) -> Outcome {
     let is_absent = |answer: &&Authentication| matches!(answer, Authentication::Absent(_));
     expect(answers.iter().filter(is_absent).count(), 0)?;
     on.runtime.settle().await;
-    ensure(node.accepts(&token).await, "a failed read left something behind")
+    // Not even its lease, which would keep others from filling until it ends.
+    let left = on.secondary.get(&PairBench::key(token.id())).await?;
+    ensure(left.is_none(), "a failed read left something behind")?;
+    ensure(node.accepts(&token).await, "not accepted after a failed read")
 }
 
 async fn another_node_reads_once(on: &PairBench) -> Outcome {
@@ -251,6 +254,7 @@ async fn a_no_is_confirmed(on: &PairBench) -> Outcome {
     let later = deadline.plus(Duration::from_hours(1));
     let touch = crate::primary::Touch { id: token.id(), seen_at, expires_at: later };
     other.app.store().touch(&[touch]).await?;
+    ensure(on.is_cached(token.id()).await?, "a touch removed the entry")?;
     let is_yes = |found: Option<&crate::session::Snapshot>| {
         found.is_some_and(|found| found.session.state(deadline) == crate::session::State::Active)
     };

@@ -58,9 +58,13 @@ async fn pages_have_no_gap(on: &PrimaryBench) -> Outcome {
         ensure(listing.items.len() <= 7, "a page is too long")?;
         seen.extend(listing.items.into_iter().map(|found| found.id));
         if seen.len() == 14 {
-            let late = Session { created_at: at(1), ..session(90, 1)? };
-            on.store.insert(&new(late), NOW).await?;
+            // One by a clock that is ahead, and one by a clock that is behind.
+            for (number, created_at) in [(90, at(1)), (91, at(-1))] {
+                let other = Session { created_at, ..session(number, 1)? };
+                on.store.insert(&new(other), NOW).await?;
+            }
         }
+        ensure(seen.len() <= 26, "the pages do not end")?;
         let Some(next) = listing.next else { break };
         page = page.behind(Cursor::parse(&next.to_string())?);
     }

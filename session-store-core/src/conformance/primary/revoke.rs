@@ -105,6 +105,7 @@ async fn a_racing_login_is_ended_or_refused(on: &PrimaryBench) -> Outcome {
 
 async fn all_but_one_spares_the_one(on: &PrimaryBench) -> Outcome {
     on.log_in(4).await?;
+    let before = on.store.find_user(&user_id(1)?).await?.map(|found| found.credential_epoch);
     let others = Selection::AllBut(user_id(1)?, id(2));
     let done = sorted(on.store.revoke(&others, Reason::LogoutEverywhere, NOW).await?);
     expect(done.revoked, vec![id(1), id(3), id(4)])?;
@@ -113,6 +114,7 @@ async fn all_but_one_spares_the_one(on: &PrimaryBench) -> Outcome {
     expect(spared.as_ref().map(|found| found.version), Some(1))?;
     let account = on.store.find_user(&user_id(1)?).await?;
     let epoch = account.map(|account| account.credential_epoch);
+    ensure(epoch > before, "a login that was verified before would still be let in")?;
     expect(spared.map(|found| found.credential_epoch), epoch)?;
     let unknown = Selection::AllBut(user_id(1)?, id(99));
     expect(on.store.revoke(&unknown, Reason::Admin, NOW).await?.revoked, vec![id(2)])

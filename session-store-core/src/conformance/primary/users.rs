@@ -101,9 +101,12 @@ async fn users_are_listed_in_pages(on: &PrimaryBench) -> Outcome {
         ensure(listing.items.len() <= 4, "a page is too long")?;
         seen.extend(listing.items.into_iter().map(|user| (user.created_at, user.id)));
         if seen.len() == 8 {
-            let late = User { created_at: at(99), ..user(90)? };
-            on.store.insert_user(&late, NOW).await?;
+            // One by a clock that is ahead, and one by a clock that is behind.
+            for (number, created_at) in [(90, at(99)), (91, at(-1))] {
+                on.store.insert_user(&User { created_at, ..user(number)? }, NOW).await?;
+            }
         }
+        ensure(seen.len() <= 26, "the pages do not end")?;
         let Some(next) = listing.next else { break };
         page = page.behind(next);
     }
@@ -111,7 +114,7 @@ async fn users_are_listed_in_pages(on: &PrimaryBench) -> Outcome {
     ordered.sort_unstable();
     ordered.dedup();
     expect((seen.len(), seen), (26, ordered))?;
-    expect(on.store.count_users().await?, 26)
+    expect(on.store.count_users().await?, 27)
 }
 
 async fn deleting_a_user_removes_the_sessions(on: &PrimaryBench) -> Outcome {
@@ -136,8 +139,13 @@ async fn a_login_racing_a_deletion_leaves_no_orphan(on: &PrimaryBench) -> Outcom
         on.store.insert_user(&user(number)?, NOW).await?;
         let login = new(session(number, number)?);
         let user = user_id(number)?;
-        let (inserted, deleted) =
-            join(on.second.insert(&login, NOW), on.store.delete_user(&user, NOW)).await;
+        let (insert, delete) = (on.second.insert(&login, NOW), on.store.delete_user(&user, NOW));
+        let (inserted, deleted) = if number % 2 == 0 {
+            join(insert, delete).await
+        } else {
+            let (deleted, inserted) = join(delete, insert).await;
+            (inserted, deleted)
+        };
         let gone = deleted?.map(|deleted| deleted.sessions).unwrap_or_default();
         match inserted {
             Ok(_) => expect(gone, vec![id(number)])?,

@@ -11,7 +11,7 @@ use crate::secondary::{CacheKey, Record, Reservation, SwapTtl};
 
 checks! { ($) secondary_basics: SecondaryBench;
     "S-01 S-05" bytes_come_back "What was put is returned byte for byte, whatever it contains.",
-    "S-02" nothing_is_none "A missing key is None.",
+    "S-02" nothing_is_none "A missing key is None, until something is there.",
     "S-06" the_largest_record_fits "A record at the declared size fits, one byte more is TooLarge.",
     "S-07" keys_are_literal "Keys with odd characters are kept apart; impossible ones are refused.",
     "S-08 S-09" removal_is_idempotent "After a removal every key is absent, absent ones too.",
@@ -35,7 +35,10 @@ async fn bytes_come_back(on: &SecondaryBench) -> Outcome {
 }
 
 async fn nothing_is_none(on: &SecondaryBench) -> Outcome {
-    expect(on.store.get(&on.key("nothing")?).await?, None)
+    let key = on.key("nothing")?;
+    expect(on.store.get(&key).await?, None)?;
+    on.put(&key, &value("1"), seconds(60)).await?;
+    expect(on.store.get(&key).await?, Some(value("1")))
 }
 
 async fn the_largest_record_fits(on: &SecondaryBench) -> Outcome {
@@ -61,9 +64,15 @@ async fn keys_are_literal(on: &SecondaryBench) -> Outcome {
     for name in names {
         expect(on.store.get(&on.key(name)?).await?, Some(value(name)))?;
     }
-    let longest = "k".repeat(CacheKey::MAX_BYTES - on.namespace.len() - 1);
-    on.put(&on.key(&longest)?, &value("long"), seconds(60)).await?;
-    expect(on.store.get(&on.key(&longest)?).await?, Some(value("long")))?;
+    // The longest keys, which differ at their very end.
+    let longest = "k".repeat(CacheKey::MAX_BYTES - on.namespace.len() - 2);
+    for end in ["1", "2"] {
+        on.put(&on.key(&format!("{longest}{end}"))?, &value(end), seconds(60)).await?;
+    }
+    for end in ["1", "2"] {
+        let key = on.key(&format!("{longest}{end}"))?;
+        expect(on.store.get(&key).await?, Some(value(end)))?;
+    }
     for wrong in ["", ".", "..", "a\0", &"k".repeat(CacheKey::MAX_BYTES + 1)] {
         ensure(CacheKey::new(wrong).is_err(), "an impossible key is accepted")?;
     }
@@ -103,7 +112,9 @@ async fn prefixes_are_apart(on: &SecondaryBench) -> Outcome {
     on.put(&on.key("a:b*")?, &value("star"), seconds(60)).await?;
     expect(on.store.get(&on.key("a:b")?).await?, None)?;
     expect(on.store.get(&on.key("a")?).await?, None)?;
-    on.store.remove(&[on.key("a:b")?, on.key("a")?, on.key("a:*")?]).await?;
+    // The same name under another prefix.
+    expect(on.store.get(&on.key("x:c")?).await?, None)?;
+    on.store.remove(&[on.key("x:c")?, on.key("a:b")?, on.key("a")?, on.key("a:*")?]).await?;
     expect(on.store.get(&on.key("a:b:c")?).await?, Some(value("long")))?;
     expect(on.store.get(&on.key("a:b*")?).await?, Some(value("star")))
 }
