@@ -9,5 +9,7 @@ pub use host::{SystemClock, TokioRuntime, tokio_host};
 pub use session_store_core::*;
 #[cfg(feature = "memory")]
 pub use session_store_memory as memory;
+#[cfg(feature = "postgres")]
+pub use session_store_postgres as postgres;
 #[cfg(feature = "sqlite")]
 pub use session_store_sqlite as sqlite;

@@ -90,7 +90,7 @@ async fn run() -> Outcome {
 
 async fn open(asked: &Asked) -> Outcome<App> {
     let host = tokio_host();
-    let truth = stores::primary(&asked.primary)?;
+    let truth = stores::primary(&asked.primary).await?;
     let cache = stores::secondary(&asked.secondary, &host)?;
     let mut config = LayeredConfig::default();
     config.topology = asked.topology();

@@ -10,7 +10,8 @@ use session_store::{Host, PrimaryStore, SecondaryStore, Topology};
 use crate::Outcome;
 
 const USAGE: &str = "usage: quickstart [--primary URL] [--secondary URL]\n  \
-    --primary    sqlite:FILE (the default, in the folder of the build) | memory:\n  \
+    --primary    sqlite:FILE (the default) | memory: | \
+    postgres://USER@HOST/DATABASE, with the feature postgres\n  \
     --secondary  memory: (the default)";
 
 /// What was asked for.
@@ -42,7 +43,11 @@ impl Asked {
 }
 
 /// The store of the truth.
-pub(crate) fn primary(url: &str) -> Outcome<Arc<dyn PrimaryStore>> {
+#[cfg_attr(
+    not(feature = "postgres"),
+    expect(clippy::unused_async, reason = "servers answer later")
+)]
+pub(crate) async fn primary(url: &str) -> Outcome<Arc<dyn PrimaryStore>> {
     match scheme(url)? {
         ("memory", _) => Ok(Arc::new(MemoryStore::new())),
         ("sqlite", file) => {
@@ -51,6 +56,11 @@ pub(crate) fn primary(url: &str) -> Outcome<Arc<dyn PrimaryStore>> {
                 std::fs::create_dir_all(folder)?;
             }
             Ok(Arc::new(SqliteStore::open(&SqliteConfig::new(path))?))
+        }
+        #[cfg(feature = "postgres")]
+        ("postgres" | "postgresql", _) => {
+            use session_store::postgres::{PostgresConfig, PostgresStore};
+            Ok(Arc::new(PostgresStore::connect(&PostgresConfig::new(url)).await?))
         }
         (other, _) => Err(format!("no primary store for {other:?}\n{USAGE}").into()),
     }

@@ -10,7 +10,7 @@ use crate::cli::Failure;
 #[derive(Debug)]
 pub(crate) struct Program {
     line: Vec<String>,
-    environment: Vec<(&'static str, &'static str)>,
+    environment: Vec<(&'static str, String)>,
 }
 
 impl Program {
@@ -25,8 +25,8 @@ impl Program {
 
     /// Sets a variable for the child only.
     #[must_use]
-    pub(crate) fn variable(mut self, name: &'static str, value: &'static str) -> Self {
-        self.environment.push((name, value));
+    pub(crate) fn variable(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.environment.push((name, value.into()));
         self
     }
 
@@ -72,7 +72,7 @@ impl Program {
         let mut command = Command::new(words.next().map_or("cargo", String::as_str));
         command
             .args(words)
-            .envs(self.environment.iter().copied())
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .current_dir(root)
             .stdin(Stdio::null());
         command

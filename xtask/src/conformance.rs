@@ -7,22 +7,27 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use session_store_core::conformance::{
-    AdapterReport, Filter, Report, Verdict as Found, run_layered, run_primary, run_secondary,
+    AdapterReport, Filter, PrimaryHarness, Report, Verdict as Found, run_layered, run_primary,
+    run_secondary,
 };
 use session_store_memory::{MemoryCacheHarness, MemoryHarness};
+use session_store_postgres::PostgresHarness;
 use session_store_sqlite::SqliteHarness;
 
 use crate::cli::{Failure, Verdict, complain, say};
 use crate::generated;
+use crate::servers::{Addresses, Lease};
 use crate::test::Tally;
 
 /// Every name that `--adapter` takes, in the order of the matrix.
-const ADAPTERS: [&str; 5] = [
+const ADAPTERS: [&str; 7] = [
     "memory",
     "sqlite",
+    "postgres",
     "memory-cache",
     "layered:memory+memory-cache",
     "layered:sqlite+memory-cache",
+    "layered:postgres+memory-cache",
 ];
 
 /// What was asked for.
@@ -59,6 +64,15 @@ impl Asked {
         self.adapters.is_empty() && self.filter.is_none()
     }
 
+    /// Whether any adapter that was asked for has this store in it.
+    fn wants_any(&self, store: &str) -> bool {
+        ADAPTERS.into_iter().any(|name| name.contains(store) && self.wants(name))
+    }
+
+    fn needs_servers(&self) -> bool {
+        self.wants_any("postgres")
+    }
+
     fn wants(&self, name: &str) -> bool {
         self.adapters.is_empty() || self.adapters.iter().any(|adapter| adapter == name)
     }
@@ -68,7 +82,9 @@ impl Asked {
 /// parts of the repository.
 pub(crate) fn run(root: &Path, arguments: &[String]) -> Result<Verdict, Failure> {
     let asked = Asked::parse(arguments)?;
-    let report = report(&asked)?;
+    let servers = if asked.needs_servers() { Some(Lease::take(root)?) } else { None };
+    let addresses = servers.as_ref().map(|servers| servers.addresses.clone()).unwrap_or_default();
+    let report = report(&asked, &addresses)?;
     say(&report.text());
     if let Some(path) = &asked.json {
         let name = path.display().to_string();
@@ -87,8 +103,8 @@ pub(crate) fn run(root: &Path, arguments: &[String]) -> Result<Verdict, Failure>
 
 /// What the suite adds to the sum that `cargo xtask test` prints; writes nothing, but a ledger or a
 /// matrix that says something else than this run counts as a failure.
-pub(crate) fn tally(root: &Path) -> Result<Tally, Failure> {
-    let report = report(&Asked::default())?;
+pub(crate) fn tally(root: &Path, servers: &Addresses) -> Result<Tally, Failure> {
+    let report = report(&Asked::default(), servers)?;
     say(&report.text());
     let mut stale = 0;
     for adapter in &report.adapters {
@@ -107,23 +123,60 @@ fn counted(report: &Report) -> Tally {
     Tally { passed: passed as u64, failed: failed as u64 }
 }
 
-fn report(asked: &Asked) -> Result<Report, Failure> {
-    let memory: &'static MemoryHarness = Box::leak(Box::default());
-    let sqlite = SqliteHarness::new().map_err(|error| Failure::new(error.to_string()))?;
-    // The suite runs once in the life of this process.
-    let sqlite: &'static SqliteHarness = Box::leak(Box::new(sqlite));
+/// Where every store comes from. The suite runs once in the life of this process.
+struct Hands {
+    memory: &'static MemoryHarness,
+    sqlite: &'static SqliteHarness,
+    postgres: Option<&'static PostgresHarness>,
+}
+
+impl Hands {
+    fn new(asked: &Asked, servers: &Addresses) -> Result<Self, Failure> {
+        let failed = |error: session_store_core::Error| Failure::new(error.to_string());
+        let sqlite = SqliteHarness::new().map_err(failed)?;
+        let postgres = if asked.wants_any("postgres") {
+            let url = servers.of("SESSION_STORE_POSTGRES_URL");
+            let harness = match url {
+                Some(url) => PostgresHarness::new(url),
+                None => PostgresHarness::from_env().map_err(failed)?,
+            };
+            Some(&*Box::leak(Box::new(harness)))
+        } else {
+            None
+        };
+        Ok(Self {
+            memory: Box::leak(Box::default()),
+            sqlite: Box::leak(Box::new(sqlite)),
+            postgres,
+        })
+    }
+
+    fn primary(&self, name: &str) -> Option<&'static dyn PrimaryHarness> {
+        match name {
+            "memory" => Some(self.memory),
+            "sqlite" => Some(self.sqlite),
+            "postgres" => self.postgres.map(|harness| harness as &dyn PrimaryHarness),
+            _ => None,
+        }
+    }
+}
+
+fn report(asked: &Asked, servers: &Addresses) -> Result<Report, Failure> {
     let filter = asked.filter.clone().map_or(Filter::All, Filter::Containing);
+    let hands = Hands::new(asked, servers)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Failure::io("tokio", &error))?;
     let mut adapters = Vec::new();
-    futures_executor::block_on(async {
+    runtime.block_on(async {
         for name in ADAPTERS.into_iter().filter(|name| asked.wants(name)) {
-            adapters.push(match name {
-                "memory" => run_primary(memory, &filter).await,
-                "sqlite" => run_primary(sqlite, &filter).await,
-                "memory-cache" => run_secondary(&MemoryCacheHarness, &filter).await,
-                "layered:memory+memory-cache" => {
-                    run_layered(memory, &MemoryCacheHarness, &filter).await
+            let pair = name.strip_prefix("layered:").and_then(|pair| pair.split_once('+'));
+            let truth = hands.primary(pair.map_or(name, |(primary, _)| primary));
+            adapters.push(match (pair, truth) {
+                (None, Some(primary)) => run_primary(primary, &filter).await,
+                (Some(_), Some(primary)) => {
+                    run_layered(primary, &MemoryCacheHarness, &filter).await
                 }
-                _ => run_layered(sqlite, &MemoryCacheHarness, &filter).await,
+                (_, None) => run_secondary(&MemoryCacheHarness, &filter).await,
             });
         }
     });

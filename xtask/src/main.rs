@@ -9,6 +9,7 @@ mod conformance;
 mod generated;
 mod members;
 mod mutants;
+mod servers;
 mod test;
 mod tidy;
 mod violation;
@@ -26,6 +27,7 @@ usage: cargo xtask COMMAND
   lint         fmt, clippy, clippy per feature, doc, wasm32, deny, tidy
   ci           lint, mutants, then test: what a merge needs
   conformance  every adapter against the suite; writes the ledgers and the matrix of README.md
+  servers      up, down or env: the private servers that the tests use
   mutants      the suite against stores, caches and nodes that are broken in one way each";
 
 fn main() -> ExitCode {
@@ -44,6 +46,7 @@ fn run(arguments: &[String]) -> Result<Verdict, Failure> {
     let root = root()?;
     match arguments.split_first() {
         Some((command, rest)) if command == "conformance" => conformance::run(&root, rest),
+        Some((command, rest)) if command == "servers" => servers::run(&root, rest),
         Some((command, rest)) if command == "mutants" => mutants::run(&root, rest),
         Some((command, [])) => match command.as_str() {
             "tidy" => tidy::run(&root),

@@ -7,6 +7,7 @@ use std::path::Path;
 use crate::cli::{Failure, Verdict, complain, say};
 use crate::command::Program;
 use crate::members::{self, FACADE, Member};
+use crate::servers::{Addresses, Lease};
 
 /// How many tests passed and failed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -34,7 +35,11 @@ impl Tally {
 pub(crate) fn run(root: &Path) -> Result<Verdict, Failure> {
     let mut sum = Tally::default();
     let mut broken = Vec::new();
-    for program in plan(&members::all(root)?) {
+    let servers = Lease::take(root)?;
+    for mut program in plan(&members::all(root)?) {
+        for (variable, url) in &servers.addresses.0 {
+            program = program.variable(variable, url);
+        }
         say(&format!("\n== {program}"));
         let (tally, succeeded) = counted(&program, root)?;
         if !succeeded {
@@ -42,7 +47,7 @@ pub(crate) fn run(root: &Path) -> Result<Verdict, Failure> {
         }
         sum = sum.plus(judged(tally, succeeded));
     }
-    sum = sum.plus(conformance_tally(root));
+    sum = sum.plus(conformance_tally(root, &servers.addresses));
     for program in broken {
         complain(&format!("test: `{program}` failed"));
     }
@@ -80,8 +85,8 @@ fn judged(tally: Tally, succeeded: bool) -> Tally {
     tally.plus(Tally { passed: 0, failed: u64::from(crashed) })
 }
 
-fn conformance_tally(root: &Path) -> Tally {
-    crate::conformance::tally(root).unwrap_or_else(|failure| {
+fn conformance_tally(root: &Path, servers: &Addresses) -> Tally {
+    crate::conformance::tally(root, servers).unwrap_or_else(|failure| {
         complain(&format!("test: {failure}"));
         Tally { passed: 0, failed: 1 }
     })

@@ -12,6 +12,7 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use parking_lot::Mutex;
 
+use super::wire::is_busy;
 use crate::host::{BoxFuture, Clock, Runtime};
 use crate::time::Timestamp;
 
@@ -125,7 +126,8 @@ impl TestRuntime {
             let alive = self.alive.load(Ordering::SeqCst);
             // A task that waits under a deadline sleeps too, so being outnumbered by sleepers is a
             // sign of rest only if it lasts.
-            quiet = if alive <= asleep + held { quiet + 1 } else { 0 };
+            // And a call that a server works on is waited for, deadline or not.
+            quiet = if alive <= asleep + held && !is_busy() { quiet + 1 } else { 0 };
             if alive == 0 || quiet > QUIET {
                 return Poll::Ready(());
             }

@@ -1,5 +1,6 @@
 //! The wire between a store and whoever uses it: calls are counted, held, lost and refused.
 
+use std::cell::Cell;
 use std::sync::Arc;
 
 use futures_channel::oneshot;
@@ -78,6 +79,32 @@ struct State {
     rules: Vec<Rule>,
     down: bool,
     server_time: Option<Timestamp>,
+}
+
+thread_local! {
+    /// Calls that a real server has not answered yet. A case runs on one thread.
+    static BUSY: Cell<usize> = const { Cell::new(0) };
+}
+
+/// A call that is on its way to the store and back.
+struct Busy;
+
+impl Busy {
+    fn begin() -> Self {
+        BUSY.set(BUSY.get() + 1);
+        Self
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        BUSY.set(BUSY.get().saturating_sub(1));
+    }
+}
+
+/// Whether a store works on a call of this thread. Calls that are held are not under way.
+pub(super) fn is_busy() -> bool {
+    BUSY.get() > 0
 }
 
 /// One store's wire.
@@ -162,7 +189,10 @@ impl Wire {
             return Err(Error::new(ErrorKind::Unavailable, "wire"));
         }
         self.pass(op, Point::Before, ErrorKind::Unavailable).await?;
-        let result = call.await;
+        let result = {
+            let _busy = Busy::begin();
+            call.await
+        };
         self.pass(op, Point::After, ErrorKind::Timeout).await?;
         result
     }

@@ -3,6 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use super::revoke::Purpose;
+use super::shield::within;
 use super::{Layered, Topology, Visibility};
 use crate::error::Result;
 use crate::primary::{
@@ -38,14 +39,23 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
         Ok(())
     }
 
-    /// Whether the cache may be used: nobody else reckons with one that is not registered.
+    /// Whether the cache may be used: nobody else reckons with one that is not registered. The first
+    /// requests wait for one of them to register it; after a failure it is left alone for a while.
     pub(super) async fn is_ready(&self) -> bool {
-        if self.inner.is_registered.load(Ordering::Acquire) {
+        let inner = &self.inner;
+        if inner.is_registered.load(Ordering::Acquire) {
             return true;
         }
-        let registered = self.register().await;
+        let mut not_before = inner.registering.lock().await;
+        let now = inner.host.clock.monotonic();
+        if inner.is_registered.load(Ordering::Acquire) || now < *not_before {
+            return inner.is_registered.load(Ordering::Acquire);
+        }
+        let deadline = inner.config.read_deadline;
+        let registered = within(&inner.host, deadline, self.register()).await;
         if let Err(error) = &registered {
             tracing::error!(%error, "cache not registered, and not used");
+            *not_before = inner.host.clock.monotonic() + inner.config.breaker_pause;
         }
         registered.is_ok()
     }

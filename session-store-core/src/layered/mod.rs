@@ -95,6 +95,8 @@ struct Inner<P, S> {
     config: LayeredConfig,
     cache_ttl: Ttl,
     is_registered: AtomicBool,
+    /// Held while the cache is being registered: not to be tried before this moment.
+    registering: async_lock::Mutex<Duration>,
 }
 
 impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
@@ -129,6 +131,7 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
             cache_ttl,
             config,
             is_registered: AtomicBool::new(false),
+            registering: async_lock::Mutex::new(Duration::ZERO),
         };
         if inner.config.require_immediate && inner.healthy() != Visibility::Immediate {
             let what = "require_immediate: this cache is eventual, local to one of several \

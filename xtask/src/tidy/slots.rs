@@ -15,7 +15,16 @@ const SLOTS: [&str; 7] =
     ["lib.rs", "config.rs", "store.rs", "cache.rs", "row.rs", "error.rs", "migrate.rs"];
 
 /// What one adapter has beyond the slots, and why. A path that ends in `/` is a folder: it holds `mod.rs` and slots.
-const EXTRA: [(&str, &str, &str); 20] = [
+const EXTRA: [(&str, &str, &str); 29] = [
+    ("session-store-postgres", "schema.rs", "the checked names that statements are made of"),
+    ("session-store-postgres", "transaction.rs", "what is begun again after a deadlock"),
+    ("session-store-postgres", "pooler.rs", "how a pooler is noticed that breaks statements"),
+    ("session-store-postgres", "read.rs", "statements that only read"),
+    ("session-store-postgres", "write.rs", "statements that create and change sessions"),
+    ("session-store-postgres", "ending.rs", "statements that end and remove sessions"),
+    ("session-store-postgres", "users.rs", "the store's statements about users"),
+    ("session-store-postgres", "log.rs", "the invalidation log, with its own statements"),
+    ("session-store-postgres", "harness.rs", "how the suite gets at the store"),
     (
         "session-store-sqlite",
         "thread.rs",

@@ -175,11 +175,13 @@ async fn an_unknown_cache_is_not_used(on: &PairBench) -> Outcome {
         on.primary.unregister(&cache.name).await?;
     }
     let node = on.node()?;
+    node.db.fail(Op::Register);
     for _ in 0..3 {
-        node.db.fail(Op::Register);
         ensure(node.accepts(&token).await, "not accepted past the cache")?;
     }
     expect((node.cache.total(), node.db.count(Op::Find)), (0, 3))?;
+    expect(node.db.count(Op::Register), 1)?;
+    on.runtime.advance(node.app.store().config().breaker_pause);
     ensure(node.accepts(&token).await, "not accepted")?;
     ensure(node.cache.total() > 0, "the cache is never used")
 }

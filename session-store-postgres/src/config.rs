@@ -1,0 +1,151 @@
+//! Where the database is and how it is used.
+
+use std::fmt;
+use std::time::Duration;
+
+/// Where the database is and how it is used. `Debug` shows no password.
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct PostgresConfig {
+    /// `postgres://user:password@host:port/database`; ignored by `PostgresStore::over`.
+    pub url: String,
+    /// The schema in which the tables are; `None`: the first of the search path. Ignored by
+    /// `PostgresStore::over`, whose pool has its own search path. Default: `None`.
+    pub schema: Option<String>,
+    /// Prepended to the name of every table, index and trigger: lowercase letters, digits and `_`,
+    /// at most 32 of them. Default: empty.
+    pub table_prefix: String,
+    /// Whose table of users it is. Default: `Owned`.
+    pub users: Users,
+    /// Whether triggers keep the log of what shared caches must forget. It is a property of the
+    /// schema: `Access::Migrate` makes it so, other handles find out. Default: `Kept`.
+    pub log: InvalidationLog,
+    /// What this handle may do. Default: `Migrate`.
+    pub access: Access,
+    /// Whether a session's reader learns the user's e-mail address. Default: `false`.
+    pub project_email: bool,
+    /// Whether a lookup brings the server's time along, so that a wrong clock of this host is
+    /// noticed. Default: `true`.
+    pub compare_clocks: bool,
+    /// The most connections of an own pool. Default: 10.
+    pub max_connections: u32,
+    /// How long to wait for a connection before `Unavailable`. Default: 30 s.
+    pub connect_timeout: Duration,
+    /// How long one statement may take, waiting for locks included, before `Timeout`. Default: 30 s.
+    pub statement_timeout: Duration,
+    /// Whether a pooled connection is tested before each use, which costs a round trip; without it, a
+    /// connection that the server has closed fails one call. Default: `false`.
+    pub test_before_acquire: bool,
+}
+
+impl PostgresConfig {
+    /// The database at `url`, with the defaults.
+    pub fn new(url: impl Into<String>) -> Self {
+        Self {
+            url: url.into(),
+            schema: None,
+            table_prefix: String::new(),
+            users: Users::default(),
+            log: InvalidationLog::default(),
+            access: Access::default(),
+            project_email: false,
+            compare_clocks: true,
+            max_connections: 10,
+            connect_timeout: Duration::from_secs(30),
+            statement_timeout: Duration::from_secs(30),
+            test_before_acquire: false,
+        }
+    }
+}
+
+impl fmt::Debug for PostgresConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PostgresConfig")
+            .field("schema", &self.schema)
+            .field("table_prefix", &self.table_prefix)
+            .field("users", &self.users)
+            .field("log", &self.log)
+            .field("access", &self.access)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a handle may do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Access {
+    /// Bring the schema up to date, then read and write.
+    #[default]
+    Migrate,
+    /// Use a schema that is up to date. What the role may not do is refused by the server.
+    Ready,
+}
+
+/// Whether the log of what shared caches must forget is kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum InvalidationLog {
+    /// Triggers write it. It costs a row per change while a shared cache is registered.
+    #[default]
+    Kept,
+    /// There are no such triggers; caches are bounded by their TTL alone.
+    Off,
+}
+
+/// Whose table of users it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Users {
+    /// This library's, with every column of `User`.
+    #[default]
+    Owned,
+    /// The application's.
+    Existing(ExistingUsers),
+}
+
+/// A table of users that the application owns. Sessions refer to it with `ON DELETE CASCADE`. Users
+/// are registered and changed by the application alone: `insert_user`, `update_user` and `list_users`
+/// are `Unsupported`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ExistingUsers {
+    /// The table.
+    pub table: String,
+    /// Its key column: PRIMARY KEY or UNIQUE.
+    pub id_column: String,
+    /// The type of the key.
+    pub id_type: IdType,
+    /// The column with the e-mail address, if any, compared by `lower(column)`. Several users whose
+    /// addresses differ in case only are `SchemaMismatch` when they are looked for. Default: `None`.
+    pub email_column: Option<String>,
+    /// The column with the role, if any. Default: `None`.
+    pub role_column: Option<String>,
+    /// The column with the claims as JSON, if any. Default: `None`.
+    pub claims_column: Option<String>,
+    /// Whether a trigger is put on the table, so that changes of mapped columns reach the caches;
+    /// `PostgresStore::user_trigger_sql` prints it. Default: `false`.
+    pub triggers: bool,
+}
+
+impl ExistingUsers {
+    /// The table `table` with the key `id_column` of type `id_type`.
+    pub fn new(table: impl Into<String>, id_column: impl Into<String>, id_type: IdType) -> Self {
+        Self {
+            table: table.into(),
+            id_column: id_column.into(),
+            id_type,
+            email_column: None,
+            role_column: None,
+            claims_column: None,
+            triggers: false,
+        }
+    }
+}
+
+/// The type of a user's key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IdType {
+    /// `text` or `varchar`.
+    Text,
+    /// `uuid`, spelled in lowercase with hyphens.
+    Uuid,
+    /// `bigint`.
+    Integer,
+}

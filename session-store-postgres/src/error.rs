@@ -1,0 +1,86 @@
+//! What Postgres' errors mean to a caller.
+
+use session_store_core::{Error, ErrorKind};
+
+/// The name that errors and reports use.
+pub(crate) const NAME: &str = "postgres";
+
+/// An error of this back end that nothing else caused.
+pub(crate) fn error(kind: ErrorKind) -> Error {
+    Error::new(kind, NAME)
+}
+
+/// Sorts an error of the driver by what the caller can do.
+pub(crate) fn classify(source: sqlx::Error) -> Error {
+    let kind = match &source {
+        sqlx::Error::Database(told) => {
+            let code = told.code();
+            kind_of(code.as_deref().unwrap_or_default(), told.constraint())
+        }
+        sqlx::Error::Configuration(_) | sqlx::Error::InvalidArgument(_) => {
+            configuration("the URL can't be read; it looks like postgres://user@host:port/database")
+        }
+        sqlx::Error::Tls(_) => configuration(
+            "TLS failed; check sslmode in the URL, the certificate, and the crate's tls features",
+        ),
+        sqlx::Error::ColumnDecode { .. }
+        | sqlx::Error::Decode(_)
+        | sqlx::Error::ColumnNotFound(_)
+        | sqlx::Error::ColumnIndexOutOfBounds { .. }
+        | sqlx::Error::TypeNotFound { .. } => ErrorKind::Corrupt,
+        _ => ErrorKind::Unavailable,
+    };
+    error(kind).caused_by(source)
+}
+
+fn configuration(what: &'static str) -> ErrorKind {
+    ErrorKind::Configuration { what: what.into() }
+}
+
+/// Sorts an SQLSTATE.
+fn kind_of(code: &str, constraint: Option<&str>) -> ErrorKind {
+    match code {
+        "23505" => ErrorKind::Conflict,
+        "23503" => ErrorKind::UnknownUser,
+        "23514" | "23502" => ErrorKind::InvalidInput {
+            what: format!("a constraint of the schema refuses it: {constraint:?}").into(),
+        },
+        "28P01" | "28000" => configuration("the server refuses the user or the password"),
+        "3D000" => configuration("there is no such database"),
+        "42501" => configuration("the role lacks a right on the tables of this library"),
+        "25006" => configuration("the server is read-only, a replica perhaps"),
+        "42P01" | "42703" | "42883" | "3F000" => ErrorKind::SchemaMismatch {
+            what: "a table, column, function or schema is missing".into(),
+        },
+        "54000" | "54001" | "53400" => ErrorKind::TooLarge { what: "row", limit: 1_000_000_000 },
+        "57014" => ErrorKind::Timeout,
+        _ => ErrorKind::Unavailable,
+    }
+}
+
+/// Whether the server has undone the transaction for the sake of another one.
+pub(crate) fn is_victim(error: &Error) -> bool {
+    let source = std::error::Error::source(error);
+    let told = source.and_then(|source| source.downcast_ref::<sqlx::Error>());
+    matches!(told, Some(sqlx::Error::Database(told))
+        if matches!(told.code().as_deref(), Some("40P01" | "40001")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_operator_must_mend_is_configuration() {
+        for code in ["28P01", "3D000", "42501", "25006"] {
+            assert!(matches!(kind_of(code, None), ErrorKind::Configuration { .. }), "{code}");
+        }
+    }
+
+    #[test]
+    fn what_passes_by_itself_is_retryable() {
+        for code in ["57P01", "53300", "40P01", "08006", ""] {
+            assert!(error(kind_of(code, None)).is_retryable(), "{code}");
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! Statements about the invalidation log. Its entries are written by triggers alone.
+
+use std::time::Duration;
+
+use session_store_core::{
+    CacheName, CacheRegistration, CacheScope, Drained, LogEntry, LogId, Result, Ttl,
+};
+use sqlx::{PgConnection, PgPool, Row};
+
+use crate::ending;
+use crate::error::classify;
+use crate::row;
+use crate::schema::Schema;
+
+/// How much longer than a cache's TTL an entry is kept, for clocks and latecomers.
+const SLACK_MS: i64 = 10_000;
+
+pub(crate) async fn register(
+    pool: &PgPool,
+    schema: &Schema,
+    cache: &CacheRegistration,
+) -> Result<()> {
+    let sql = "INSERT INTO {p}session_caches AS c (name, is_shared, ttl) VALUES ($1, $2, $3) \
+         ON CONFLICT (name) DO UPDATE SET is_shared = excluded.is_shared, \
+         ttl = greatest(c.ttl, excluded.ttl)";
+    let query = sqlx::query(schema.sql(sql))
+        .bind(cache.name.as_str())
+        .bind(cache.scope == CacheScope::Shared)
+        .bind(i64::try_from(cache.ttl.as_millis()).unwrap_or(i64::MAX));
+    query.execute(pool).await.map_err(classify).map(drop)
+}
+
+/// Forgets a cache, and the entries that only waited for it.
+pub(crate) async fn unregister(
+    on: &mut PgConnection,
+    schema: &Schema,
+    cache: &CacheName,
+) -> Result<()> {
+    for sql in [
+        "DELETE FROM {p}session_caches WHERE name = $1",
+        "DELETE FROM {p}session_log_acks WHERE cache = $1",
+    ] {
+        let query = sqlx::query(schema.sql(sql)).bind(cache.as_str());
+        query.execute(&mut *on).await.map_err(classify)?;
+    }
+    let sql = "DELETE FROM {p}session_log l WHERE NOT EXISTS ( \
+         SELECT 1 FROM {p}session_caches c WHERE c.is_shared AND NOT EXISTS ( \
+         SELECT 1 FROM {p}session_log_acks a WHERE a.seq = l.seq AND a.cache = c.name))";
+    sqlx::query(schema.sql(sql)).execute(on).await.map_err(classify).map(drop)
+}
+
+pub(crate) async fn caches(pool: &PgPool, schema: &Schema) -> Result<Vec<CacheRegistration>> {
+    let sql = schema.sql("SELECT name, is_shared, ttl FROM {p}session_caches ORDER BY name");
+    let rows = sqlx::query(sql).fetch_all(pool).await.map_err(classify)?;
+    let read = |row: &sqlx::postgres::PgRow| {
+        let is_shared = row.try_get(1).map_err(classify)?;
+        let length = Duration::from_millis(row::unsigned(row, 2)?.max(1));
+        Ok(CacheRegistration {
+            name: CacheName::new(row.try_get::<String, _>(0).map_err(classify)?)?,
+            scope: if is_shared { CacheScope::Shared } else { CacheScope::Process },
+            ttl: Ttl::new(length).unwrap_or(Ttl::MIN),
+        })
+    };
+    rows.iter().map(read).collect()
+}
+
+pub(crate) async fn drain(
+    on: &mut PgConnection,
+    schema: &Schema,
+    cache: &CacheName,
+    limit: u32,
+) -> Result<Drained> {
+    let sql = "SELECT l.seq, l.session_id, l.user_id FROM {p}session_log l \
+         WHERE NOT EXISTS (SELECT 1 FROM {p}session_log_acks a \
+                           WHERE a.seq = l.seq AND a.cache = $1) \
+         ORDER BY l.seq LIMIT $2";
+    let query = sqlx::query(schema.sql(sql)).bind(cache.as_str()).bind(i64::from(limit) + 1);
+    let mut rows = query.fetch_all(&mut *on).await.map_err(classify)?;
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    let more = rows.len() > limit;
+    rows.truncate(limit);
+    let mut entries = Vec::with_capacity(rows.len());
+    for row in &rows {
+        let id = LogId(row.try_get(0).map_err(classify)?);
+        let sessions = match row::user_id(row, 2)? {
+            None => vec![row::id(row, 1)?],
+            // All there are now: whoever logs in later reads later.
+            Some(user) if schema.is_key(&user) => ending::ids_of(on, schema, &user).await?,
+            Some(_) => Vec::new(),
+        };
+        entries.push(LogEntry { id, sessions });
+    }
+    Ok(Drained { entries, more })
+}
+
+pub(crate) async fn acknowledge(
+    on: &mut PgConnection,
+    schema: &Schema,
+    cache: &CacheName,
+    entries: &[LogId],
+) -> Result<()> {
+    let numbers: Vec<i64> = entries.iter().map(|LogId(number)| *number).collect();
+    let note = "INSERT INTO {p}session_log_acks (seq, cache) \
+         SELECT seq, $2 FROM {p}session_log WHERE seq = ANY($1) ORDER BY seq ON CONFLICT DO NOTHING";
+    let query = sqlx::query(schema.sql(note)).bind(numbers.clone()).bind(cache.as_str());
+    query.execute(&mut *on).await.map_err(classify)?;
+    // What every shared cache has removed concerns nobody any more.
+    for sql in [
+        "DELETE FROM {p}session_log l WHERE seq = ANY($1) AND NOT EXISTS ( \
+         SELECT 1 FROM {p}session_caches c WHERE c.is_shared AND NOT EXISTS ( \
+         SELECT 1 FROM {p}session_log_acks a WHERE a.seq = l.seq AND a.cache = c.name))",
+        "DELETE FROM {p}session_log_acks a WHERE seq = ANY($1) \
+         AND NOT EXISTS (SELECT 1 FROM {p}session_log l WHERE l.seq = a.seq)",
+    ] {
+        let query = sqlx::query(schema.sql(sql)).bind(numbers.clone());
+        query.execute(&mut *on).await.map_err(classify)?;
+    }
+    Ok(())
+}
+
+/// Removes entries that have outlived everything they could concern.
+pub(crate) async fn purge_old(on: &mut PgConnection, schema: &Schema) -> Result<()> {
+    let sql = "DELETE FROM {p}session_log WHERE logged_at < \
+         (extract(epoch FROM clock_timestamp()) * 1000)::bigint - $1 - \
+         coalesce((SELECT max(ttl) FROM {p}session_caches WHERE is_shared), 0)";
+    sqlx::query(schema.sql(sql)).bind(SLACK_MS).execute(&mut *on).await.map_err(classify)?;
+    let sql = "DELETE FROM {p}session_log_acks a \
+         WHERE NOT EXISTS (SELECT 1 FROM {p}session_log l WHERE l.seq = a.seq)";
+    sqlx::query(schema.sql(sql)).execute(on).await.map_err(classify).map(drop)
+}

@@ -1,0 +1,304 @@
+//! [`PostgresStore`]: the operations, one transaction each.
+
+use std::ops::ControlFlow;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use session_store_core::{
+    Account, CacheName, CacheRegistration, Cascade, Census, Deleted, Drained, Found, Inserted,
+    Listing, LogId, LogPromise, NewSession, Page, PrimaryPromise, PrimaryStore, Reason, Result,
+    RevokedSessions, Selection, Session, SessionChange, SessionId, SweepBounds, Swept, Timestamp,
+    Touch, Touched, Update, User, UserChange, UserId, UserUpdate, Which,
+};
+use sqlx::PgPool;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+
+use crate::config::{Access, PostgresConfig};
+use crate::error::{NAME, classify};
+use crate::schema::{Schema, quote};
+use crate::transaction::{Tries, begin, finish};
+use crate::write::{self, MAX_DATA_BYTES};
+use crate::{ending, log, migrate, pooler, read, users};
+
+/// Users and sessions in Postgres.
+///
+/// A cheap handle; clones share the pool.
+#[derive(Clone, Debug)]
+pub struct PostgresStore {
+    pool: PgPool,
+    schema: Arc<Schema>,
+    log: LogPromise,
+    /// The statement of the hot path, made once.
+    find: Arc<str>,
+}
+
+impl PostgresStore {
+    /// Connects and, if the configuration allows it, brings the schema up to date.
+    ///
+    /// A URL that can't be read, wrong credentials, a missing database and a pooler in transaction
+    /// mode are `Configuration`; a schema of another version, or a users table that is not there, is
+    /// `SchemaMismatch`; a server that can't be reached is `Unavailable`. No message holds the
+    /// password.
+    pub async fn connect(config: &PostgresConfig) -> Result<Self> {
+        let mut options = PgConnectOptions::from_str(&config.url).map_err(classify)?;
+        let timeout = config.statement_timeout.as_millis().to_string();
+        options = options.options([("statement_timeout", timeout.as_str())]);
+        if let Some(schema) = &config.schema {
+            options = options.options([("search_path", quote(schema)?.as_str())]);
+        }
+        let pool = PgPoolOptions::new()
+            .max_connections(config.max_connections.max(1))
+            .acquire_timeout(config.connect_timeout)
+            .test_before_acquire(config.test_before_acquire)
+            .connect_lazy_with(options);
+        Self::over(pool, config).await
+    }
+
+    /// The same over a pool of the application's, whose settings are the application's too.
+    pub async fn over(pool: PgPool, config: &PostgresConfig) -> Result<Self> {
+        let schema = Schema::new(config)?;
+        let options = pool.connect_options();
+        let patience = config.connect_timeout;
+        let probe = tokio::time::timeout(patience, pooler::refuse(&options)).await;
+        probe.map_err(|_| classify(sqlx::Error::PoolTimedOut))??;
+        if config.access == Access::Migrate {
+            migrate::migrate(&pool, &schema).await?;
+        }
+        let mut on = pool.acquire().await.map_err(classify)?;
+        migrate::check(&mut on, &schema).await?;
+        let log = migrate::log_promise(&mut on, &schema).await?;
+        drop(on);
+        let find = read::find_sql(&schema).into();
+        Ok(Self { pool, schema: Arc::new(schema), log, find })
+    }
+
+    /// The statements of the schema, for people who own their migrations.
+    pub fn migration_sql(config: &PostgresConfig) -> Result<String> {
+        Ok(migrate::script(&Schema::new(config)?))
+    }
+
+    /// The trigger on the table of users, for people who put it there themselves instead of setting
+    /// [`ExistingUsers::triggers`](crate::ExistingUsers::triggers).
+    pub fn user_trigger_sql(config: &PostgresConfig) -> Result<String> {
+        Ok(migrate::user_trigger(&Schema::new(config)?))
+    }
+
+    /// The pool, for an orderly shutdown.
+    pub fn pool(&self) -> &PgPool {
+        &self.pool
+    }
+}
+
+#[async_trait]
+impl PrimaryStore for PostgresStore {
+    fn promise(&self) -> PrimaryPromise {
+        PrimaryPromise {
+            name: NAME,
+            precision: Duration::from_millis(1),
+            cascade: Cascade::Native,
+            list_lag: Duration::ZERO,
+            log: self.log,
+            max_data_bytes: MAX_DATA_BYTES,
+            durable: true,
+        }
+    }
+
+    async fn insert_user(&self, user: &User, now: Timestamp) -> Result<()> {
+        users::needs_own_table(&self.schema, "registering users in the application's own table")?;
+        let mut tries = Tries::default();
+        loop {
+            let mut on = begin(&self.pool).await?;
+            let outcome = users::insert(&mut on, &self.schema, user, now).await;
+            if let ControlFlow::Break(done) = finish(on, outcome, &mut tries).await? {
+                return Ok(done);
+            }
+        }
+    }
+
+    async fn find_user(&self, id: &UserId) -> Result<Option<Account>> {
+        users::find(&self.pool, &self.schema, id).await
+    }
+
+    async fn find_user_by_email(&self, normalized: &str) -> Result<Option<Account>> {
+        users::find_by_email(&self.pool, &self.schema, normalized).await
+    }
+
+    async fn update_user(
+        &self,
+        id: &UserId,
+        version: u64,
+        change: &UserChange,
+    ) -> Result<UserUpdate> {
+        users::needs_own_table(&self.schema, "changing users in the application's own table")?;
+        let mut tries = Tries::default();
+        loop {
+            let mut on = begin(&self.pool).await?;
+            let outcome = users::update(&mut on, &self.schema, (id, version), change).await;
+            // A change that was not made must not bump the epoch.
+            if let Ok(UserUpdate::Missing | UserUpdate::Conflict { .. }) = &outcome {
+                on.rollback().await.map_err(classify)?;
+                return outcome;
+            }
+            if let ControlFlow::Break(done) = finish(on, outcome, &mut tries).await? {
+                return Ok(done);
+            }
+        }
+    }
+
+    async fn delete_user(
+        &self,
+        id: &UserId,
+        quarantine_until: Timestamp,
+    ) -> Result<Option<Deleted>> {
+        let mut tries = Tries::default();
+        loop {
+            let mut on = begin(&self.pool).await?;
+            let outcome = users::delete(&mut on, &self.schema, id, quarantine_until).await;
+            if let ControlFlow::Break(done) = finish(on, outcome, &mut tries).await? {
+                return Ok(done);
+            }
+        }
+    }
+
+    async fn list_users(&self, page: &Page) -> Result<Listing<User>> {
+        users::list(&self.pool, &self.schema, page).await
+    }
+
+    async fn count_users(&self) -> Result<u64> {
+        users::count(&self.pool, &self.schema).await
+    }
+
+    async fn insert(&self, new: &NewSession, now: Timestamp) -> Result<Inserted> {
+        write::check_new(&new.session, now)?;
+        if new.session.user_id.is_none() {
+            return write::insert_guest(&self.pool, &self.schema, &new.session).await;
+        }
+        let mut tries = Tries::default();
+        loop {
+            let mut on = begin(&self.pool).await?;
+            let outcome = write::insert(&mut on, &self.schema, new, now).await;
+            if let ControlFlow::Break(done) = finish(on, outcome, &mut tries).await? {
+                return Ok(done);
+            }
+        }
+    }
+
+    async fn find(&self, id: &SessionId) -> Result<Found> {
+        read::find(&self.pool, &self.schema, &self.find, id).await
+    }
+
+    async fn update(
+        &self,
+        id: &SessionId,
+        version: u64,
+        change: &SessionChange,
+        now: Timestamp,
+    ) -> Result<Update> {
+        write::check_change(change, now)?;
+        let mut tries = Tries::default();
+        loop {
+            let mut on = begin(&self.pool).await?;
+            let outcome = write::update(&mut on, &self.schema, (id, version), change, now).await;
+            // Whoever was evicted for a promotion that was not made, stays.
+            if let Ok(Update::Missing | Update::Conflict { .. }) = &outcome {
+                on.rollback().await.map_err(classify)?;
+                return outcome;
+            }
+            if let ControlFlow::Break(done) = finish(on, outcome, &mut tries).await? {
+                return Ok(done);
+            }
+        }
+    }
+
+    async fn touch(&self, touches: &[Touch]) -> Result<Vec<Touched>> {
+        if touches.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut tries = Tries::default();
+        loop {
+            let mut on = begin(&self.pool).await?;
+            let outcome = write::touch(&mut on, &self.schema, touches).await;
+            if let ControlFlow::Break(done) = finish(on, outcome, &mut tries).await? {
+                return Ok(done);
+            }
+        }
+    }
+
+    async fn revoke(
+        &self,
+        selection: &Selection,
+        reason: Reason,
+        now: Timestamp,
+    ) -> Result<RevokedSessions> {
+        let mut tries = Tries::default();
+        loop {
+            let mut on = begin(&self.pool).await?;
+            let outcome = ending::revoke(&mut on, &self.schema, selection, reason, now).await;
+            if let ControlFlow::Break(done) = finish(on, outcome, &mut tries).await? {
+                return Ok(done);
+            }
+        }
+    }
+
+    async fn list(&self, user: &UserId, which: Which, page: &Page) -> Result<Listing<Session>> {
+        if !self.schema.is_key(user) {
+            return Ok(Listing { items: Vec::new(), next: None });
+        }
+        read::list(&self.pool, &self.schema, user, which, page).await
+    }
+
+    async fn sweep(&self, bounds: &SweepBounds, limit: u32) -> Result<Swept> {
+        let mut tries = Tries::default();
+        loop {
+            let mut on = begin(&self.pool).await?;
+            let outcome = ending::sweep(&mut on, &self.schema, bounds, limit).await;
+            if let ControlFlow::Break(done) = finish(on, outcome, &mut tries).await? {
+                return Ok(done);
+            }
+        }
+    }
+
+    async fn census(&self, now: Timestamp, user: Option<&UserId>) -> Result<Census> {
+        if user.is_some_and(|user| !self.schema.is_key(user)) {
+            return Ok(Census::default());
+        }
+        read::census(&self.pool, &self.schema, now, user).await
+    }
+
+    async fn register(&self, cache: &CacheRegistration) -> Result<()> {
+        log::register(&self.pool, &self.schema, cache).await
+    }
+
+    async fn unregister(&self, cache: &CacheName) -> Result<()> {
+        let mut tries = Tries::default();
+        loop {
+            let mut on = begin(&self.pool).await?;
+            let outcome = log::unregister(&mut on, &self.schema, cache).await;
+            if let ControlFlow::Break(done) = finish(on, outcome, &mut tries).await? {
+                return Ok(done);
+            }
+        }
+    }
+
+    async fn caches(&self) -> Result<Vec<CacheRegistration>> {
+        log::caches(&self.pool, &self.schema).await
+    }
+
+    async fn drain(&self, cache: &CacheName, limit: u32) -> Result<Drained> {
+        let mut on = self.pool.acquire().await.map_err(classify)?;
+        log::drain(&mut on, &self.schema, cache, limit).await
+    }
+
+    async fn acknowledge(&self, cache: &CacheName, entries: &[LogId]) -> Result<()> {
+        let mut tries = Tries::default();
+        loop {
+            let mut on = begin(&self.pool).await?;
+            let outcome = log::acknowledge(&mut on, &self.schema, cache, entries).await;
+            if let ControlFlow::Break(done) = finish(on, outcome, &mut tries).await? {
+                return Ok(done);
+            }
+        }
+    }
+}
