@@ -1,0 +1,306 @@
+//! What only Postgres has: errors of servers, plans, locks, poolers, an application's own users.
+#![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use session_store_core::{
+    CredentialEpoch, ErrorKind, Json, Metadata, NewSession, PrimaryStore, Reason, SecretHash,
+    Selection, Session, SessionId, SweepBounds, Timestamp, Touch, Ttl, User, UserId,
+};
+use session_store_postgres::{
+    Access, ExistingUsers, IdType, PostgresConfig, PostgresHarness, PostgresStore, Users,
+};
+
+const NOW: Timestamp = Timestamp::from_millis(1_800_000_000_000);
+const HOUR: Duration = Duration::from_hours(1);
+
+fn server() -> PostgresHarness {
+    PostgresHarness::from_env().unwrap()
+}
+
+fn user(name: &str) -> UserId {
+    UserId::new(name).unwrap()
+}
+
+fn session(number: u32, owner: Option<&str>) -> NewSession {
+    let mut id = [0; 16];
+    id[12..].copy_from_slice(&number.to_be_bytes());
+    let session = Session {
+        id: SessionId::from_bytes(id),
+        user_id: owner.map(user),
+        secret_hash: SecretHash::from_bytes([7; 32]),
+        previous: None,
+        created_at: NOW,
+        authenticated_at: None,
+        last_seen_at: NOW,
+        expires_at: NOW.plus(HOUR),
+        absolute_expires_at: None,
+        idle_timeout: Ttl::new(HOUR).unwrap(),
+        rotated_at: NOW,
+        metadata: Metadata::default(),
+        remember: false,
+        aal: None,
+        amr: vec![],
+        external_sid: None,
+        data: Json::default(),
+        version: 1,
+        credential_epoch: CredentialEpoch(0),
+        revoked: None,
+    };
+    NewSession { session, limit: None }
+}
+
+/// A store in which `ada` is registered.
+async fn store(on: &PostgresHarness, namespace: &str) -> PostgresStore {
+    let store = PostgresStore::connect(&on.fresh(namespace).await.unwrap()).await.unwrap();
+    store.insert_user(&User::new(user("ada"), NOW), NOW).await.unwrap();
+    store
+}
+
+async fn refusal(config: &PostgresConfig) -> session_store_core::Error {
+    PostgresStore::connect(config).await.unwrap_err()
+}
+
+fn address() -> String {
+    std::env::var("SESSION_STORE_POSTGRES_URL").unwrap()
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_an_address_is_named_without_the_password() {
+    let on = server();
+    let (_, rest) = address().split_once('@').map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap();
+    let host = rest.split('/').next().unwrap().to_owned();
+    for (url, kind) in [
+        (format!("postgres://postgres:hunter2@{host}/no_such_database"), "Configuration"),
+        (format!("postgres://nobody_here:hunter2@{host}/postgres"), "Configuration"),
+        (format!("postgres://postgres:hunter2@{host}/postgres?sslmode=require"), "Configuration"),
+        ("postgres://postgres:hunter2@127.0.0.1:1/postgres".to_owned(), "Unavailable"),
+        ("no address at all, hunter2".to_owned(), "Configuration"),
+    ] {
+        let mut config = PostgresConfig::new(&url);
+        config.connect_timeout = Duration::from_secs(2);
+        let error = refusal(&config).await;
+        let shown = format!("{error} {error:?} {config:?}");
+        assert!(format!("{:?}", error.kind()).starts_with(kind), "{url}: {error:?}");
+        assert!(!shown.contains("hunter2"), "{shown}");
+    }
+    let mut missing = on.config("never_made");
+    missing.access = Access::Ready;
+    assert!(matches!(refusal(&missing).await.kind(), ErrorKind::SchemaMismatch { .. }));
+}
+
+#[tokio::test]
+async fn a_newer_schema_and_strange_names_are_refused() {
+    let on = server();
+    store(&on, "newer").await;
+    let schema = on.schema("newer");
+    on.run(format!("UPDATE {schema}.session_schema SET version = 99")).await.unwrap();
+    let error = refusal(&on.config("newer")).await;
+    assert!(error.to_string().contains("99"), "{error}");
+    let mut config = on.config("newer");
+    let table = ExistingUsers::new("people\"; DROP TABLE users; --", "id", IdType::Text);
+    config.users = Users::Existing(table);
+    assert!(matches!(refusal(&config).await.kind(), ErrorKind::Configuration { .. }));
+}
+
+#[tokio::test]
+async fn eight_may_start_at_once() {
+    let on = server();
+    let config = on.fresh("together").await.unwrap();
+    for done in join_all((0..8).map(|_| PostgresStore::connect(&config))).await {
+        assert_eq!(done.unwrap().count_users().await.unwrap(), 0);
+    }
+}
+
+#[tokio::test]
+async fn an_applications_own_users_have_keys_of_three_types() {
+    for (id_type, sql_type, key, stranger) in [
+        (IdType::Text, "text", "ada", "bob"),
+        (IdType::Uuid, "uuid", "6f1c3a52-0d5c-4b4e-9a7e-2f3f6f0f9b11", "no-uuid"),
+        (IdType::Integer, "bigint", "7", "007"),
+    ] {
+        let on = server();
+        let namespace = format!("own_{sql_type}");
+        let mut config = on.fresh(&namespace).await.unwrap();
+        let schema = on.schema(&namespace);
+        on.run(format!(
+            "CREATE TABLE {schema}.\"The People\" (nr {sql_type} PRIMARY KEY, may text, facts jsonb); \
+             INSERT INTO {schema}.\"The People\" VALUES ('{key}', 'read', '{{\"a\": 1}}')"
+        ))
+        .await
+        .unwrap();
+        let mut people = ExistingUsers::new("The People", "nr", id_type);
+        people.role_column = Some("may".to_owned());
+        people.claims_column = Some("facts".to_owned());
+        people.triggers = true;
+        config.users = Users::Existing(people);
+        let store = PostgresStore::connect(&config).await.unwrap();
+        let found = store.find_user(&user(key)).await.unwrap().unwrap();
+        assert_eq!((found.user.role.as_str(), found.user.claims.as_str()), ("read", "{\"a\": 1}"));
+        assert_eq!(store.find_user(&user(stranger)).await.unwrap(), None);
+        store.insert(&session(1, Some(key)), NOW).await.unwrap();
+        let refused = store.insert(&session(2, Some(stranger)), NOW).await.unwrap_err();
+        assert_eq!(refused.kind(), &ErrorKind::UnknownUser);
+        let done = store.delete_user(&user(key), NOW).await.unwrap().unwrap();
+        assert_eq!(done.sessions, [session(1, None).session.id]);
+    }
+}
+
+#[tokio::test]
+async fn the_servers_time_comes_with_a_lookup() {
+    let on = server();
+    let mut config = on.fresh("clock").await.unwrap();
+    config.compare_clocks = true;
+    let store = PostgresStore::connect(&config).await.unwrap();
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    let told = store.find(&session(1, None).session.id).await.unwrap();
+    assert_eq!(told.snapshot, None);
+    let distance = told.server_time.unwrap().distance(Timestamp::from_epoch(now));
+    assert!(distance < Duration::from_mins(1), "{distance:?}");
+}
+
+#[tokio::test]
+async fn a_sweep_uses_the_index_and_is_bounded() {
+    let on = server();
+    let store = store(&on, "sweep").await;
+    let schema = on.schema("sweep");
+    let count = 20_000;
+    // Half of them are dead.
+    on.run(format!(
+        "INSERT INTO {schema}.sessions (id, secret_hash, created_at, last_seen_at, expires_at, \
+         idle_timeout, rotated_at, remember, amr, data, version, credential_epoch) \
+         SELECT decode(lpad(to_hex(n), 32, '0'), 'hex'), decode(repeat('07', 32), 'hex'), 0, 0, \
+         CASE WHEN n % 2 = 0 THEN n ELSE 2000000000000 END, 1000, 0, false, '[]', '{{}}', 1, 0 \
+         FROM generate_series(1, {count}) n; ANALYZE {schema}.sessions"
+    ))
+    .await
+    .unwrap();
+    let plan: Vec<String> = sqlx::query_scalar(sqlx::AssertSqlSafe(format!(
+        "EXPLAIN SELECT id FROM {schema}.sessions WHERE expires_at <= 1900000000000 \
+         ORDER BY expires_at, id LIMIT 500 FOR UPDATE SKIP LOCKED"
+    )))
+    .fetch_all(store.pool())
+    .await
+    .unwrap();
+    assert!(plan.iter().any(|line| line.contains("sessions_by_deadline")), "{plan:#?}");
+    let bounds = SweepBounds { expired_before: NOW, revoked_before: NOW };
+    let live = session(u32::MAX, Some("ada"));
+    let mut removed = 0;
+    loop {
+        // Beside live traffic.
+        let swept = store.sweep(&bounds, 1_000);
+        let (swept, inserted) = tokio::join!(swept, store.insert(&live, NOW));
+        let swept = swept.unwrap();
+        assert!(swept.removed <= 1_000);
+        assert!(removed > 0 || inserted.is_ok());
+        removed += swept.removed;
+        if !swept.more {
+            break;
+        }
+    }
+    assert_eq!(removed, count / 2);
+}
+
+#[tokio::test]
+async fn ten_thousand_sessions_end_in_one_transaction() {
+    let on = server();
+    let store = store(&on, "many").await;
+    let schema = on.schema("many");
+    on.run(format!(
+        "INSERT INTO {schema}.sessions (id, user_id, secret_hash, created_at, last_seen_at, \
+         expires_at, idle_timeout, rotated_at, remember, amr, data, version, credential_epoch) \
+         SELECT decode(lpad(to_hex(n), 32, '0'), 'hex'), 'ada', decode(repeat('07', 32), 'hex'), 0, \
+         0, 2000000000000, 1000, 0, false, '[]', '{{}}', 1, 0 FROM generate_series(1, 10000) n"
+    ))
+    .await
+    .unwrap();
+    let done = store.revoke(&Selection::AllOf(user("ada")), Reason::Admin, NOW).await.unwrap();
+    assert_eq!(done.revoked.len(), 10_000);
+}
+
+#[tokio::test]
+async fn a_first_login_does_not_slip_past_a_revocation_of_all() {
+    let on = server();
+    let store = store(&on, "first").await;
+    for round in 0..30 {
+        let new = session(round, Some("ada"));
+        let all = Selection::AllOf(user("ada"));
+        let (login, ended) =
+            tokio::join!(store.insert(&new, NOW), store.revoke(&all, Reason::Admin, NOW));
+        let ended = ended.unwrap();
+        match login {
+            Ok(_) => {
+                let found = store.find(&new.session.id).await.unwrap().snapshot.unwrap();
+                let is_ended = found.session.revoked.is_some();
+                assert_eq!(is_ended, ended.revoked.contains(&new.session.id));
+                // The first one may come before; later ones bring an epoch that is old by then.
+                assert!(is_ended, "a login with the epoch of before is active");
+            }
+            Err(error) => assert_eq!(error.kind(), &ErrorKind::StaleCredentials),
+        }
+    }
+}
+
+#[tokio::test]
+async fn overlapping_logins_do_not_starve_a_revocation_of_all() {
+    let on = server();
+    let store = store(&on, "starve").await;
+    let logins = (0..100).map(|number| {
+        let store = store.clone();
+        tokio::spawn(async move { store.insert(&session(number, Some("ada")), NOW).await })
+    });
+    let logins: Vec<_> = logins.collect();
+    let ended = store.revoke(&Selection::AllOf(user("ada")), Reason::Admin, NOW).await.unwrap();
+    for login in join_all(logins).await {
+        if let Err(error) = login.unwrap() {
+            assert_eq!(error.kind(), &ErrorKind::StaleCredentials);
+        }
+    }
+    let census = store.census(NOW, None).await.unwrap();
+    assert_eq!((census.active, census.revoked), (0, ended.revoked.len() as u64));
+}
+
+#[tokio::test]
+async fn no_deadlock_reaches_a_caller() {
+    let on = server();
+    let store = store(&on, "spell").await;
+    let schema = on.schema("spell");
+    for number in 0..20 {
+        store.insert(&session(number, Some("ada")), NOW).await.unwrap();
+    }
+    let end = std::time::Instant::now() + Duration::from_secs(4);
+    let touches: Vec<_> = (0..20)
+        .map(|number| Touch {
+            id: session(number, None).session.id,
+            seen_at: NOW,
+            expires_at: NOW.plus(2 * HOUR),
+        })
+        .collect();
+    let mut backwards = touches.clone();
+    backwards.reverse();
+    let touching = async |batch: &[Touch]| {
+        while std::time::Instant::now() < end {
+            store.touch(batch).await.unwrap();
+        }
+    };
+    let revoking = async {
+        while std::time::Instant::now() < end {
+            store.revoke(&Selection::AllOf(user("ada")), Reason::Admin, NOW).await.unwrap();
+            let ids = touches.iter().rev().map(|touch| touch.id).collect();
+            store.revoke(&Selection::Ids(ids), Reason::Admin, NOW).await.unwrap();
+        }
+    };
+    let typing = async {
+        while std::time::Instant::now() < end {
+            // Locks in an order of its own; a shell may be the victim.
+            let sql = format!("DELETE FROM {schema}.users WHERE id = 'ada'");
+            let _ = on.run(sql).await;
+            let _ = store.insert_user(&User::new(user("ada"), NOW), NOW).await;
+            for number in 0..20 {
+                let _ = store.insert(&session(number, Some("ada")), NOW).await;
+            }
+        }
+    };
+    tokio::join!(touching(&touches), touching(&backwards), revoking, typing);
+}
