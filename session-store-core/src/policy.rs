@@ -195,6 +195,35 @@ mod tests {
     }
 
     #[test]
+    fn the_presets_are_those_of_their_sources() {
+        let minute = Duration::from_mins(1);
+        for (policy, idle, absolute) in [
+            (Policy::nist_aal1(), 30 * 24 * 60, 30 * 24 * 60),
+            (Policy::nist_aal2(), 30, 12 * 60),
+            (Policy::nist_aal3(), 15, 12 * 60),
+            (Policy::owasp(), 30, 8 * 60),
+            (Policy::owasp_high_value(), 5, 4 * 60),
+        ] {
+            let idles = [policy.idle_timeout, policy.remember_timeout, policy.guest_timeout];
+            assert_eq!(idles.map(Ttl::as_duration), [idle * minute; 3]);
+            let end = policy.absolute_timeout.map(Ttl::as_duration);
+            assert_eq!(end, Some(absolute * minute));
+        }
+    }
+
+    #[test]
+    fn what_is_just_allowed_is_allowed() {
+        let idle = Policy::default().idle_timeout.as_duration();
+        let guest = Policy::default().guest_timeout.as_duration();
+        let touch_interval = Some(guest.min(idle) / 4);
+        Policy { touch_interval, ..Policy::default() }.check().unwrap();
+        let policy = Policy { max_data_bytes: 4, ..Policy::default() };
+        policy.check_data(&Json::parse("1234").unwrap(), 100).unwrap();
+        assert!(policy.check_data(&Json::parse("12345").unwrap(), 100).is_err());
+        assert!(policy.check_data(&Json::parse("1234").unwrap(), 3).is_err());
+    }
+
+    #[test]
     fn a_policy_that_logs_active_users_out_is_refused() {
         let mut policy = Policy::owasp();
         policy.touch_interval = Some(Duration::from_mins(8));

@@ -212,6 +212,11 @@ mod tests {
     const NOW: Timestamp = Timestamp::from_millis(1_800_000_000_000);
 
     #[test]
+    fn an_id_may_be_ten_years_old() {
+        assert_eq!(SessionId::MAX_AGE, Duration::from_hours(87_600));
+    }
+
+    #[test]
     fn a_token_survives_its_only_spelling() {
         let token = Token::generate(NOW).unwrap();
         let text = token.expose();

@@ -169,7 +169,7 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
     /// What this pair promises, in numbers.
     ///
     /// # Contract
-    /// - The bounds are those that revocations return and that hold \[K6-R10\].
+    /// - The bounds are those that revocations return and that hold \[K6-R10 X8-L-22\].
     pub fn guarantee(&self) -> Guarantee {
         let inner = &self.inner;
         let promise = inner.leases.shield.promise();

@@ -93,6 +93,7 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Sessions<P, S> {
     /// - During the grace after a rotation the previous secret is accepted, and refused from then on
     ///   \[P-46\].
     /// - Stores that can't answer are `Unavailable`, never `Absent` \[L-15\].
+    /// - The answer says when another secret is due, and not while one settles \[X8-Y-16\].
     /// - A clock that is set back logs nobody out and makes nothing immortal \[P-97\].
     pub async fn authenticate(&self, token: &Token) -> Authentication {
         self.authenticate_with(token, false).await

@@ -92,3 +92,28 @@ fn compare(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cookie_is_cleared_only_when_nothing_can_come_of_it() {
+        for refusal in [
+            Refusal::Malformed,
+            Refusal::Unknown,
+            Refusal::Expired,
+            Refusal::Revoked(Reason::Logout),
+        ] {
+            assert!(refusal.clears_cookie(), "{refusal:?}");
+        }
+        for refusal in [
+            Refusal::Implausible,
+            Refusal::WrongSecret,
+            Refusal::Replaced { is_suspicious: true },
+            Refusal::Replaced { is_suspicious: false },
+        ] {
+            assert!(!refusal.clears_cookie(), "{refusal:?}");
+        }
+    }
+}

@@ -64,7 +64,11 @@ pub struct Maintenance<P, S> {
 }
 
 impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Sessions<P, S> {
-    /// The background work of this process; `Configuration` when it could not go on with it.
+    /// The background work of this process.
+    ///
+    /// # Contract
+    /// - Rounds of no length, or of more than a year, and batches of nothing are `Configuration`
+    ///   \[X8-Y-19\].
     pub fn maintenance(&self, config: MaintenanceConfig) -> Result<Maintenance<P, S>> {
         let lengths = [config.drain_every, config.sweep_every];
         let is_fit = |length: &Duration| !length.is_zero() && *length <= MaintenanceConfig::LONGEST;

@@ -94,7 +94,7 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Sessions<P, S> {
     /// and all else are those of the login; the guest's data stay, unless the login brings some.
     ///
     /// # Contract
-    /// - It lives as long as the login asked for, and is known by the name it gave \[X8-Y-05\].
+    /// - It lives as long as the login asked for, and is known by the name it gave \[X8-Y-17\].
     /// - Epoch, limit and unknown users are treated as in `create` \[X8-P-16\].
     /// - The guest's token is refused at once \[X8-Y-05\].
     /// - A session that has a user already is `InvalidInput` \[X8-Y-05\].

@@ -66,6 +66,9 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Sessions<P, S> {
     }
 
     /// How many users there are.
+    ///
+    /// # Contract
+    /// - Users and revoked sessions are each counted once \[X8-Y-18\].
     pub async fn count_users(&self) -> Result<u64> {
         self.store().primary().count_users().await
     }

@@ -93,6 +93,11 @@ async fn each_event_is_told_once(on: &PairBench) -> Outcome {
         return expect("not rotated", "rotated");
     };
     told(&["rotated"])?;
+    ensure(node.accepts(&token).await, "not accepted")?;
+    on.runtime.settle().await;
+    on.runtime.advance(node.app.policy().rotation_grace);
+    ensure(!node.accepts(&old).await, "a replaced secret was accepted")?;
+    told(&["authenticated", "theft"])?;
     let _ = node.app.admin_revoke(token.id(), Reason::Theft).await?;
     told(&["revoked 1 by Theft"])?;
     let _ = node.app.admin_revoke(token.id(), Reason::Admin).await?;

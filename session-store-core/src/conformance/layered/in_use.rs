@@ -106,7 +106,17 @@ async fn a_grace_is_no_conflict(on: &PairBench) -> Outcome {
     let done = node.app.set_data(&live, json("1")?).await?;
     ensure(matches!(done, DataUpdate::Updated { .. }), "the library's own write is a conflict")?;
     let done = node.app.set_data(&live, json("2")?).await?;
-    expect(done, DataUpdate::Conflict)
+    expect(done, DataUpdate::Conflict)?;
+    // A second rotation has a grace of its own, which starts as well.
+    on.runtime.advance(Duration::from_hours(24));
+    let RotationOutcome::Rotated { token, .. } = node.app.rotate(&token).await? else {
+        return ensure(false, "not rotated again");
+    };
+    ensure(node.accepts(&token).await, "not accepted")?;
+    on.runtime.settle().await;
+    let found = on.primary.find(&token.id()).await?.snapshot;
+    let until = found.and_then(|found| found.session.previous).and_then(|old| old.until);
+    ensure(until.is_some(), "the grace of a second rotation was not started")
 }
 
 async fn a_hanging_read_ends(on: &PairBench) -> Outcome {

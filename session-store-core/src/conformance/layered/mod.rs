@@ -12,6 +12,7 @@ mod cached;
 mod near;
 mod late;
 mod again;
+mod numbers;
 mod in_use;
 mod background;
 mod clocks;
@@ -206,6 +207,7 @@ fn cases() -> impl Iterator<Item = &'static Case<PairBench>> {
         near::CASES,
         late::CASES,
         again::CASES,
+        numbers::CASES,
         in_use::CASES,
         background::CASES,
         clocks::CASES,

@@ -82,6 +82,9 @@ async fn garbage_is_a_miss(on: &PairBench) -> Outcome {
         if let Reservation::Granted(lease) = on.secondary.reserve(&key, ttl).await? {
             on.secondary.swap(&key, &lease, Some(&garbage), SwapTtl::Set(ttl)).await?;
         }
+        // Also for a lookup that any session would satisfy.
+        let found = node.look(token.id()).await?.snapshot.map(|found| found.session.id);
+        expect(found, Some(token.id()))?;
         let live = node.app.authenticate(&token).await.live();
         expect(live.map(|live| live.id()), Some(token.id()))?;
         on.runtime.settle().await;

@@ -44,6 +44,7 @@ async fn services_read_each_others_entries(on: &PairBench) -> Outcome {
     expect(other.db.count(Op::Find), 0)?;
     let config = LayeredConfig { key_prefix: "other:".to_owned(), ..PairBench::config() };
     let stranger = on.node_with(config, Policy::default())?;
+    expect(stranger.app.store().config().key_prefix.as_str(), "other:")?;
     ensure(stranger.accepts(&token).await, "not accepted under another prefix")?;
     expect(stranger.db.count(Op::Find), 1)
 }

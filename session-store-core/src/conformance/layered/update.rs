@@ -115,6 +115,16 @@ async fn a_shorter_session_is_forgotten(on: &PairBench) -> Outcome {
     on.runtime.settle().await;
     on.runtime.advance(std::time::Duration::from_mins(2));
     ensure(!one.accepts(&token).await, "accepted after the new deadline")?;
+    // Use of before, not written yet, does not make it longer again.
+    let token = on.log_in_warm(&one).await?;
+    on.runtime.advance(std::time::Duration::from_hours(48));
+    ensure(one.accepts(&token).await, "not accepted")?;
+    let soon = one.app.now().plus(std::time::Duration::from_mins(2));
+    let extended = one.app.extend(&token, soon).await?;
+    ensure(matches!(extended, Extended::Until { .. }), "not shortened")?;
+    one.app.flush_touches().await?;
+    let stored = on.primary.find(&token.id()).await?.snapshot.map(|found| found.session.expires_at);
+    expect(stored, Some(soon))?;
     // Whoever saw the entry could swap it, which would leave a shorter session its longer time.
     let token = on.log_in_warm(&one).await?;
     let answer = one.look(token.id()).await?;

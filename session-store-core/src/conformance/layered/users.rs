@@ -158,7 +158,10 @@ async fn others_are_reckoned_with(on: &PairBench) -> Outcome {
     let bare = on.layered_over(Arc::new(NoCache::new()), many, (&db, &cache), on.host())?;
     let bare = Sessions::new(bare, Policy::default())?;
     let token = on.log_in_warm(&node).await?;
+    let known = on.primary.caches().await?;
     let done = bare.admin_revoke(token.id(), Reason::Admin).await?;
+    bare.store().register().await?;
+    expect(on.primary.caches().await?, known)?;
     let is_wrong = done.visibility == Visibility::Immediate && node.accepts(&token).await;
     ensure(!is_wrong, "accepted after a handle without a cache said Immediate")
 }
