@@ -91,6 +91,19 @@ async fn what_is_wrong_with_an_address_is_named_without_the_password() {
 }
 
 #[tokio::test]
+async fn a_pooler_in_transaction_mode_is_refused_with_advice() {
+    let pooler = std::env::var("SESSION_STORE_PGBOUNCER_URL").unwrap_or_else(|_| {
+        panic!("no pooler: run `cargo xtask test` or `cargo xtask servers up`")
+    });
+    for _ in 0..5 {
+        let error = refusal(&PostgresConfig::new(&pooler)).await;
+        let is_named = matches!(error.kind(), ErrorKind::Configuration { what }
+            if what.contains("session mode"));
+        assert!(is_named, "{error:?} {:?}", std::error::Error::source(&error));
+    }
+}
+
+#[tokio::test]
 async fn a_newer_schema_and_strange_names_are_refused() {
     let on = server();
     store(&on, "newer").await;

@@ -3,6 +3,7 @@
 //! A variable that names an existing server wins. Only processes that were started here are stopped.
 
 mod install;
+mod pgbouncer;
 mod postgres;
 mod state;
 
@@ -17,8 +18,8 @@ pub(crate) struct Kind {
     name: &'static str,
     /// The variable that names it.
     pub(crate) variable: &'static str,
-    /// Starts it in an empty folder.
-    start: fn(&Path) -> Result<Started, Failure>,
+    /// Starts it in an empty folder, beside those that are there already.
+    start: fn(&Path, &Addresses) -> Result<Started, Failure>,
 }
 
 /// What was started.
@@ -27,9 +28,11 @@ struct Started {
     pids: Vec<u32>,
 }
 
-/// Every server.
-const KINDS: [Kind; 1] =
-    [Kind { name: "postgres", variable: "SESSION_STORE_POSTGRES_URL", start: postgres::start }];
+/// Every server; later ones may need earlier ones.
+const KINDS: [Kind; 2] = [
+    Kind { name: "postgres", variable: "SESSION_STORE_POSTGRES_URL", start: postgres::start },
+    Kind { name: "pgbouncer", variable: "SESSION_STORE_PGBOUNCER_URL", start: pgbouncer::start },
+];
 
 /// Servers that are there: name of the variable, and address.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -80,7 +83,7 @@ pub(crate) fn up(root: &Path) -> Result<Addresses, Failure> {
             continue;
         }
         let folder = state::empty_folder(kind.name)?;
-        let started = (kind.start)(&folder)?;
+        let started = (kind.start)(&folder, &known(&state))?;
         state.add(Record::new(kind.name, &started.url, &started.pids, &folder)?);
         // Written at once: what was started must be stoppable, whatever comes next.
         state.write(&path)?;

@@ -5,8 +5,8 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::Started;
 use super::install::{Wanted, find, free_port, is_root, unprivileged};
+use super::{Addresses, Started};
 use crate::cli::Failure;
 
 /// The user that Debian's package makes; Postgres refuses root.
@@ -25,7 +25,7 @@ const SETTINGS: [&str; 6] = [
     "log_min_messages=log",
 ];
 
-pub(super) fn start(folder: &Path) -> Result<Started, Failure> {
+pub(super) fn start(folder: &Path, _others: &Addresses) -> Result<Started, Failure> {
     let initdb = find(&INITDB)?;
     let server = initdb.with_file_name("postgres");
     if is_root() {
