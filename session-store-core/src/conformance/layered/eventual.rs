@@ -6,13 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_util::future::join;
 use parking_lot::Mutex;
 
 use super::super::checks;
 use super::super::report::{Violation, ensure, expect};
 use super::super::runner::Outcome;
 use super::super::sample::{NOW, guest, new};
-use super::super::wire::Wire;
+use super::super::wire::{Op, Point, Wire};
 use super::{Node, PairBench};
 use crate::error::Result;
 use crate::layered::{LayeredConfig, Topology, Visibility};
@@ -32,6 +33,8 @@ checks! { ($) layered_eventual: PairBench;
     "K6-K02" a_fill_of_long_ago_is_stale "A fill that arrives long after its read is never accepted.",
     "K6-K03" a_wrong_clock_asks_no_cache
         "A host whose clock is wrong by more than max_skew goes past the cache, and counts it.",
+    "X8-L-23" requests_share_no_read
+        "On a cache of class Eventual each request reads for itself: nothing tells old from new.",
     "K6-K04" a_cached_absence_hides_no_login "A miss that the cache remembers goes to the primary.",
 }
 
@@ -184,6 +187,26 @@ async fn a_wrong_clock_asks_no_cache(on: &PairBench) -> Outcome {
     on.runtime.advance(Duration::from_mins(10));
     ensure(node.accepts(&token).await, "not accepted")?;
     ensure(node.cache.total() > 0, "the cache is never asked again")
+}
+
+async fn requests_share_no_read(on: &PairBench) -> Outcome {
+    let edge = Arc::new(Edge::default());
+    let node = node(on, &edge)?;
+    let token = on.log_in(&node).await?.token;
+    node.db.reset();
+    let mut held = node.db.hold(Op::Find, Point::After);
+    let early = node.accepts(&token);
+    let late = async {
+        held.reached().await;
+        let done = node.app.admin_revoke(token.id(), Reason::Admin).await;
+        let accepted = node.accepts(&token).await;
+        held.release();
+        (done, accepted)
+    };
+    let (_, (done, accepted)) = join(early, late).await;
+    expect(done?.count, 1)?;
+    ensure(!accepted, "a request joined a read from before a revocation")?;
+    expect(node.db.count(Op::Find), 2)
 }
 
 async fn a_cached_absence_hides_no_login(on: &PairBench) -> Outcome {

@@ -6,6 +6,7 @@ use super::super::checks;
 use super::super::report::{Violation, ensure, expect, refused};
 use super::super::runner::Outcome;
 use super::super::sample::{NOW, user, user_id};
+use super::super::wire::Op;
 use super::{DONE, Node, PairBench};
 use crate::error::ErrorKind;
 use crate::json::Json;
@@ -22,6 +23,8 @@ checks! { ($) layered_numbers: PairBench;
     "X8-Y-17" a_promotion_takes_the_login "A promoted session has everything that the login asked for.",
     "X8-Y-18" users_are_found_and_counted "Users are found by address, counted, and everybody ended once.",
     "X8-Y-19" unfit_rounds_are_refused "Maintenance that could not go on, and deadlines out of range, are refused.",
+    "X8-L-24" a_confirmed_entry_is_left_alone
+        "A 'no' that the primary confirms writes nothing to the cache when nothing has changed.",
     "X8-L-22" the_bounds_add_up "The bounds are lease, entry, near cache and skew, added up.",
 }
 
@@ -137,6 +140,19 @@ async fn unfit_rounds_are_refused(on: &PairBench) -> Outcome {
     node.app.sweep(1).await?;
     node.db.set_server_time(NOW.plus(skew + Duration::from_millis(1)));
     refused(node.app.sweep(1).await, is_wanted)
+}
+
+async fn a_confirmed_entry_is_left_alone(on: &PairBench) -> Outcome {
+    let node = on.node()?;
+    let token = on.log_in_warm(&node).await?;
+    node.cache.reset();
+    let before = node.app.store().stats();
+    ensure(!node.accepts(&Token::for_session(token.id())?).await, "accepted a thief")?;
+    on.runtime.settle().await;
+    expect((node.cache.count(Op::Swap), node.cache.count(Op::Remove)), (0, 0))?;
+    let after = node.app.store().stats();
+    expect((after.confirms - before.confirms, after.fills - before.fills), (1, 0))?;
+    ensure(on.is_cached(token.id()).await?, "the entry is gone")
 }
 
 async fn the_bounds_add_up(on: &PairBench) -> Outcome {
