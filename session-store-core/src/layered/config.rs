@@ -131,3 +131,55 @@ impl LayeredConfig {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn is_fit(change: impl FnOnce(&mut LayeredConfig)) -> bool {
+        let mut config = LayeredConfig::default();
+        change(&mut config);
+        config.check().is_ok()
+    }
+
+    #[test]
+    fn what_just_works_is_accepted() {
+        let day = LayeredConfig::LONGEST;
+        assert!(is_fit(|config| config.key_prefix = "k".repeat(128)));
+        assert!(is_fit(|config| config.breaker_pause = day));
+        assert!(is_fit(|config| config.max_skew = day));
+        assert!(is_fit(|config| config.read_wait = day));
+        assert!(is_fit(|config| config.on_cache_failure = OnCacheFailure::WaitDrain(day)));
+        assert!(is_fit(|config| {
+            config.cache_name = CacheName::new("n".repeat(64)).unwrap();
+            (config.max_reads, config.max_fills, config.max_confirms) = (1, 1, 1);
+            config.confirms_per_second = 1;
+            config.cache_deadline = Duration::from_millis(1);
+            config.read_deadline = Duration::from_millis(1);
+        }));
+    }
+
+    #[test]
+    fn what_can_not_work_is_refused() {
+        let longer = LayeredConfig::LONGEST + Duration::from_millis(1);
+        assert_eq!(longer.as_millis(), 86_400_001);
+        let unfit: [fn(&mut LayeredConfig); 9] = [
+            |config| config.key_prefix = "k".repeat(129),
+            |config| config.key_prefix = "\0".to_owned(),
+            |config| config.cache_name = CacheName::new("n".repeat(65)).unwrap(),
+            |config| config.max_reads = 0,
+            |config| config.max_fills = 0,
+            |config| config.max_confirms = 0,
+            |config| config.confirms_per_second = 0,
+            |config| config.cache_deadline = Duration::ZERO,
+            |config| config.read_deadline = Duration::ZERO,
+        ];
+        for (number, change) in unfit.into_iter().enumerate() {
+            assert!(!is_fit(change), "{number}");
+        }
+        assert!(!is_fit(|config| config.breaker_pause = longer));
+        assert!(!is_fit(|config| config.max_skew = longer));
+        assert!(!is_fit(|config| config.read_wait = longer));
+        assert!(!is_fit(|config| config.on_cache_failure = OnCacheFailure::WaitDrain(longer)));
+    }
+}

@@ -132,3 +132,39 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
         Error::new(ErrorKind::Unavailable, "core")
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn id(number: usize) -> SessionId {
+        SessionId::from_bytes((number as u128).to_be_bytes())
+    }
+
+    #[test]
+    fn a_session_is_confirmed_so_often_per_second() {
+        let limiter = Limiter::new(2);
+        let begin = SECOND * 7;
+        let at = |millis| limiter.admit(&id(1), begin + Duration::from_millis(millis));
+        assert_eq!([at(0), at(1), at(2), at(999)], [true, true, false, false]);
+        assert!(limiter.admit(&id(2), begin), "another session has its own count");
+        assert_eq!([at(1_000), at(1_001), at(1_002)], [true, true, false]);
+    }
+
+    #[test]
+    fn so_many_sessions_are_counted_at_a_time() {
+        let limiter = Limiter::new(2);
+        for number in 0..Limiter::WINDOWS {
+            assert!(limiter.admit(&id(number), SECOND), "{number}");
+        }
+        let (known, other) = (id(0), id(Limiter::WINDOWS));
+        assert!(!limiter.admit(&other, SECOND));
+        assert!(limiter.admit(&known, SECOND));
+        let almost = Duration::from_millis(1_999);
+        assert!(!limiter.admit(&other, almost));
+        assert!(limiter.admit(&other, SECOND * 2), "the counts of a second ago are forgotten");
+        assert_eq!(limiter.windows.lock().len(), 1);
+    }
+}

@@ -162,3 +162,36 @@ impl<V: Clone> Drop for Pilot<V> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flight_whose_task_is_lost_can_be_flown_again() {
+        let flights = Flights::<u8>::new();
+        let key = FlightKey { key: CacheKey::new("key").unwrap(), seen: None };
+        let (_, pilot) = flights.board(&key, None);
+        assert!(pilot.is_some());
+        assert!(flights.board(&key, None).1.is_none());
+        drop(pilot);
+        assert!(flights.board(&key, None).1.is_some());
+    }
+
+    #[test]
+    fn a_flight_can_be_joined_until_there_is_nothing_left_to_do() {
+        let flights = Flights::<u8>::new();
+        let key = FlightKey { key: CacheKey::new("key").unwrap(), seen: None };
+        let mut pilot = flights.board(&key, Some(Duty::Fill)).1.unwrap();
+        pilot.land(Ok(7));
+        assert_eq!(pilot.duty(), Some(Duty::Fill));
+        assert!(flights.board(&key, Some(Duty::Refresh)).1.is_none());
+        assert_eq!(pilot.duty(), Some(Duty::Refresh));
+        assert_eq!(pilot.duty(), None);
+        // Its leaving takes no later flight along.
+        let (_, next) = flights.board(&key, None);
+        drop(pilot);
+        assert!(flights.board(&key, None).1.is_none());
+        drop(next);
+    }
+}

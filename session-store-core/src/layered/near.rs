@@ -86,3 +86,85 @@ impl Near {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::{Metadata, Session};
+    use crate::time::Timestamp;
+    use crate::token::{SecretHash, SessionId};
+    use crate::user::CredentialEpoch;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn snapshot() -> Arc<Snapshot> {
+        let session = Session {
+            id: SessionId::from_bytes([1; 16]),
+            user_id: None,
+            secret_hash: SecretHash::from_bytes([1; 32]),
+            previous: None,
+            created_at: Timestamp::EPOCH,
+            authenticated_at: None,
+            last_seen_at: Timestamp::EPOCH,
+            expires_at: Timestamp::MAX,
+            absolute_expires_at: None,
+            idle_timeout: Ttl::MIN,
+            rotated_at: Timestamp::EPOCH,
+            metadata: Metadata::default(),
+            remember: false,
+            aal: None,
+            amr: Vec::new(),
+            external_sid: None,
+            data: crate::json::Json::default(),
+            version: 1,
+            credential_epoch: CredentialEpoch::default(),
+            revoked: None,
+        };
+        Arc::new(Snapshot { session, user: None })
+    }
+
+    fn near() -> Near {
+        Near::new(Ttl::new(SECOND).unwrap())
+    }
+
+    fn key(number: usize) -> CacheKey {
+        CacheKey::new(number.to_string()).unwrap()
+    }
+
+    #[test]
+    fn an_entry_lives_for_its_time_from_before_the_read() {
+        let (near, key) = (near(), key(1));
+        let permit = near.permit(&key, SECOND);
+        near.insert(&key, permit, &snapshot());
+        assert!(near.get(&key, Duration::from_millis(1_999)).is_some());
+        assert!(near.get(&key, SECOND * 2).is_none());
+    }
+
+    #[test]
+    fn what_was_purged_stays_away() {
+        let (near, key) = (near(), key(1));
+        let permit = near.permit(&key, SECOND);
+        near.insert(&key, permit, &snapshot());
+        near.purge(std::slice::from_ref(&key));
+        assert!(near.get(&key, SECOND).is_none());
+        near.insert(&key, permit, &snapshot());
+        assert!(near.get(&key, SECOND).is_none(), "a read of before came back");
+        near.insert(&key, near.permit(&key, SECOND), &snapshot());
+        assert!(near.get(&key, SECOND).is_some());
+    }
+
+    #[test]
+    fn there_is_room_for_so_many_and_then_for_new_ones() {
+        let (near, snapshot) = (near(), snapshot());
+        let put = |number| {
+            let key = key(number);
+            near.insert(&key, near.permit(&key, SECOND), &snapshot);
+        };
+        (0..CAPACITY).for_each(put);
+        assert!(near.get(&key(0), SECOND).is_some());
+        assert_eq!(near.entries.read().len(), CAPACITY);
+        put(CAPACITY);
+        assert!(near.get(&key(CAPACITY), SECOND).is_some());
+        assert_eq!(near.entries.read().len(), 1);
+    }
+}

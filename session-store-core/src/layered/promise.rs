@@ -134,3 +134,21 @@ pub struct Stats {
     /// which closes a cache of class Eventual.
     pub skewed: u64,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_longer_bound_counts() {
+        let within = |seconds| Visibility::Within(Duration::from_secs(seconds));
+        let now = Visibility::Immediate;
+        assert_eq!(now.weaker(now), now);
+        assert_eq!((now.weaker(within(1)), within(1).weaker(now)), (within(1), within(1)));
+        assert_eq!(
+            (within(2).weaker(within(1)), within(1).weaker(within(2))),
+            (within(2), within(2))
+        );
+        assert_eq!((now.bound(), within(3).bound()), (Duration::ZERO, Duration::from_secs(3)));
+    }
+}
