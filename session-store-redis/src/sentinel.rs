@@ -1,0 +1,104 @@
+//! Sentinels: they say where the master is, and a majority of them says it right.
+
+use std::fmt;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use tokio::time::timeout;
+
+use crate::driver::{Command, Reply, Target};
+use crate::error::Fault;
+use crate::link::Dialer;
+use crate::url::Node;
+
+/// Sentinels, and what they call the master.
+#[derive(Clone, Debug)]
+pub(crate) struct Sentinels {
+    pub(crate) nodes: Arc<[Node]>,
+    pub(crate) master: Arc<str>,
+}
+
+impl Sentinels {
+    /// Where the master is, as most of those say that answer.
+    pub(crate) async fn master(&self, dialer: &Dialer) -> Result<Node, Fault> {
+        // Half of the time is for the master itself.
+        let patience = dialer.template.connect_timeout / 2;
+        let answers: FuturesUnordered<_> =
+            self.nodes.iter().map(|node| self.ask(dialer, node, patience)).collect();
+        let mut answers = pin!(answers);
+        let mut votes: Vec<(Node, usize)> = Vec::new();
+        let mut trouble = None;
+        while let Some(answer) = answers.next().await {
+            let node = match answer {
+                Ok(node) => node,
+                Err(fault) => {
+                    trouble = Some(fault);
+                    continue;
+                }
+            };
+            let at = votes.iter().position(|(voted, _)| *voted == node).unwrap_or_else(|| {
+                votes.push((node, 0));
+                votes.len() - 1
+            });
+            votes[at].1 += 1;
+            if votes[at].1 * 2 > self.nodes.len() {
+                break;
+            }
+        }
+        let nobody = || Fault::Unreachable(format!("{self}: no sentinel answers"));
+        let best = votes.into_iter().max_by_key(|(_, count)| *count);
+        best.map(|(node, _)| node).ok_or_else(|| trouble.unwrap_or_else(nobody))
+    }
+
+    async fn ask(
+        &self,
+        dialer: &Dialer,
+        node: &Node,
+        patience: Duration,
+    ) -> Result<Node, Fault> {
+        let target = Target {
+            node: node.clone(),
+            credentials: dialer.sentinel_credentials.clone(),
+            database: 0,
+            ..dialer.template.clone()
+        };
+        let question = [b"GET-MASTER-ADDR-BY-NAME".as_slice(), self.master.as_bytes()];
+        let asked = async {
+            let connection = dialer.driver.open(&target).await?;
+            connection.one(Command::new("SENTINEL", &question)).await
+        };
+        let late = |_| Err(Fault::Unreachable(format!("{node}: no answer from this sentinel")));
+        match timeout(patience, asked).await.unwrap_or_else(late)? {
+            Reply::Nil => {
+                let name = &self.master;
+                Err(Fault::Misconfigured(format!("{node}: the sentinel knows no master {name:?}")))
+            }
+            reply => read(&reply).ok_or_else(|| {
+                Fault::Misconfigured(format!("{node}: what answers there is no sentinel"))
+            }),
+        }
+        .map_err(|fault| not_a_sentinel(node, fault))
+    }
+}
+
+fn read(reply: &Reply) -> Option<Node> {
+    let Reply::List(parts) = reply else { return None };
+    let [host, port] = parts.as_slice() else { return None };
+    Some(Node { host: host.text()?.to_owned(), port: port.text()?.parse().ok()? })
+}
+
+fn not_a_sentinel(node: &Node, fault: Fault) -> Fault {
+    if fault.is("ERR") {
+        return Fault::Misconfigured(format!("{node}: what answers there is no sentinel"));
+    }
+    fault
+}
+
+impl fmt::Display for Sentinels {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "master {:?} of {} sentinels", self.master, self.nodes.len())
+    }
+}
