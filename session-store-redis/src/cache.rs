@@ -8,7 +8,6 @@ use session_store_core::{
     CacheClass, CacheKey, CacheScope, Error, ErrorKind, Record, Reservation, Result,
     SecondaryPromise, SecondaryStore, SwapTtl, Ttl,
 };
-use tokio::time::Instant;
 
 use crate::config::{RedisConfig, Rollback, Wait};
 use crate::driver::{Command, Reply};
@@ -72,7 +71,7 @@ impl RedisCache {
     /// Connects, if need be, and finds out whether the servers are what the configuration says.
     /// `Configuration` says what is to be mended; `Unavailable` may pass.
     pub async fn check(&self) -> Result<()> {
-        let end = Instant::now() + self.inner.dialer.template.connect_timeout;
+        let end = self.inner.dialer.end() + self.inner.dialer.template.connect_timeout;
         let ready = self.inner.routes.ready(end).await;
         ready.map_err(|fault| fault.into_error("CONNECT", Effect::None))
     }
@@ -88,15 +87,15 @@ impl RedisCache {
     }
 
     /// Runs `script` on `key`. A server that does not know it yet has not run anything.
-    async fn run(&self, script: &Script, key: &[u8], argv: &[&[u8]]) -> Result<Reply> {
+    async fn run(&self, script: &Script, key: &[u8], values: &[&[u8]]) -> Result<Reply> {
         let end = self.inner.dialer.end();
-        let mut args = vec![script.sha1.as_bytes(), b"1", key];
-        args.extend_from_slice(argv);
-        let short = Command::new("EVALSHA", &args);
+        let mut words = vec![script.sha1.as_bytes(), b"1", key];
+        words.extend_from_slice(values);
+        let short = Command::new("EVALSHA", &words);
         let answer = match self.inner.routes.call(key, short, end).await {
             Err(fault) if fault.is("NOSCRIPT") => {
-                args[0] = script.text.as_bytes();
-                self.inner.routes.call(key, Command::new("EVAL", &args), end).await
+                words[0] = script.text.as_bytes();
+                self.inner.routes.call(key, Command::new("EVAL", &words), end).await
             }
             other => other,
         };
@@ -135,9 +134,8 @@ impl SecondaryStore for RedisCache {
     async fn reserve(&self, key: &CacheKey, ttl: Ttl) -> Result<Reservation> {
         let key = self.key(key);
         let mut token = [Record::LEASE; 1 + NONCE];
-        getrandom::fill(&mut token[1..]).map_err(|error| {
-            Error::new(ErrorKind::Unavailable, NAME).caused_by(error)
-        })?;
+        getrandom::fill(&mut token[1..])
+            .map_err(|error| Error::new(ErrorKind::Unavailable, NAME).caused_by(error))?;
         let millis = ttl.as_millis().to_string();
         match self.run(&RESERVE, &key, &[&token, millis.as_bytes()]).await? {
             Reply::Bytes(bytes) => Ok(Reservation::Occupied(self.inner.seal.open(&key, bytes))),
@@ -184,9 +182,7 @@ impl SecondaryStore for RedisCache {
             let end = self.inner.dialer.end();
             let removed = match &self.inner.removals {
                 None => self.inner.routes.remove(batch, None, end).await,
-                Some((routes, wait)) => {
-                    routes.remove(batch, Some(wait), end + wait.timeout).await
-                }
+                Some((routes, wait)) => routes.remove(batch, Some(wait), end + wait.timeout).await,
             };
             let failed = |fault: Fault| fault.into_error("UNLINK", Effect::Possible);
             outcome = outcome.and(removed.map_err(failed));

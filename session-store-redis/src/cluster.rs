@@ -56,7 +56,9 @@ impl Cluster {
     pub(crate) async fn ready(&self, end: Instant) -> Result<(), Fault> {
         let map = self.map(end).await?;
         match (0..SLOTS).find(|slot| map.owner(*slot).is_none()) {
-            Some(slot) => Err(Fault::Unreachable(format!("no node of the Cluster owns slot {slot}"))),
+            Some(slot) => {
+                Err(Fault::Unreachable(format!("no node of the Cluster owns slot {slot}")))
+            }
             None => Ok(()),
         }
     }
@@ -178,7 +180,8 @@ impl Cluster {
     }
 
     async fn look(&self) -> Result<Map, Fault> {
-        let mut nodes = self.known.lock().map.as_ref().map_or_else(Vec::new, |map| map.nodes.clone());
+        let mut nodes =
+            self.known.lock().map.as_ref().map_or_else(Vec::new, |map| map.nodes.clone());
         nodes.extend(self.seeds.iter().cloned());
         let mut seen = std::collections::HashSet::new();
         nodes.retain(|node| seen.insert(node.clone()));
@@ -348,7 +351,10 @@ mod tests {
         let from = Node { host: "own".into(), port: 1 };
         let of = |text| Redirection::of(&Fault::answered(text), &from);
         let node = |host: &str, port| Node { host: host.into(), port };
-        assert_eq!(of("MOVED 3999 10.0.0.9:6381"), Some(Redirection::Moved(node("10.0.0.9", 6381))));
+        assert_eq!(
+            of("MOVED 3999 10.0.0.9:6381"),
+            Some(Redirection::Moved(node("10.0.0.9", 6381)))
+        );
         assert_eq!(of("ASK 3999 :6381"), Some(Redirection::Ask(node("own", 6381))));
         assert_eq!(of("MOVED 3999"), None);
         assert_eq!(of("CLUSTERDOWN The cluster is down"), None);

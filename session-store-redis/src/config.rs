@@ -175,6 +175,15 @@ pub enum Client {
     Fred,
 }
 
+impl Client {
+    pub(crate) fn feature(self) -> &'static str {
+        match self {
+            Self::Redis => "redis",
+            Self::Fred => "fred",
+        }
+    }
+}
+
 /// What a removal waits for, so that a failover does not undo it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Wait {
@@ -238,7 +247,9 @@ mod tests {
     fn one_line_names_any_topology() {
         let of = |line| RedisConfig::parse(line).unwrap().servers;
         assert!(matches!(of("redis://a"), Servers::Single(_)));
-        assert!(matches!(of("redis://a,redis://b:7001"), Servers::Cluster(list) if list.len() == 2));
+        assert!(
+            matches!(of("redis://a,redis://b:7001"), Servers::Cluster(list) if list.len() == 2)
+        );
         let Servers::Sentinel { sentinels, master } = of("redis://a:26379#main") else { panic!() };
         assert_eq!((sentinels.len(), master.as_str()), (1, "main"));
     }

@@ -57,8 +57,10 @@ impl Fault {
     /// The same for a caller whose command `name` may have had an effect, or could not have.
     pub(crate) fn into_error(self, name: &'static str, effect: Effect) -> Error {
         let text = match &self {
-            Self::Unreachable(text) | Self::Lost(text) | Self::Silent(text) => text.clone(),
-            Self::Answered { text, .. } => text.clone(),
+            Self::Unreachable(text)
+            | Self::Lost(text)
+            | Self::Silent(text)
+            | Self::Answered { text, .. } => text.clone(),
             Self::Misconfigured(what) => return Error::configuration(NAME, what.clone()),
         };
         let kind = match (&self, effect) {
@@ -93,7 +95,9 @@ fn answer_kind(code: &str, text: &str, name: &str) -> ErrorKind {
             "the server is a node of a Cluster; name its nodes as Servers::Cluster".to_owned()
         }
         "ERR" if text.contains("unknown command") || text.contains("unknown subcommand") => {
-            return ErrorKind::Unsupported { what: format!("the server does not know {name}").into() };
+            return ErrorKind::Unsupported {
+                what: format!("the server does not know {name}").into(),
+            };
         }
         "ERR" if text.contains("cluster support disabled") => {
             "the server is not a node of a Cluster; name it as Servers::Single".to_owned()

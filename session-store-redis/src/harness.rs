@@ -5,6 +5,7 @@
 //! server itself reports for an entry, so that a TTL which the adapter got wrong stays wrong.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -26,7 +27,9 @@ use crate::route::{self, Routes};
 
 /// How much longer than its time an entry stays on the server, so that it does not end while a case
 /// holds its own clock.
-const SPARE: u64 = 600_000;
+const SPARE: u64 = 120_000;
+/// How far off the deadlines are that a server and this process compute from whole milliseconds.
+const ROUNDING: Duration = Duration::from_millis(3);
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Caches on real servers, each with a prefix of its own.
@@ -34,8 +37,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub struct RedisHarness {
     name: &'static str,
     config: RedisConfig,
-    /// Tells the keys of this run from those of others.
+    /// Tells the keys of this harness from those of others.
     run: String,
+    count: AtomicU64,
     times: Mutex<Vec<(Weak<TestClock>, Weak<Time>)>>,
 }
 
@@ -55,14 +59,16 @@ impl RedisHarness {
 
     /// A harness on the servers that `line` lists, as [`RedisConfig::parse`] reads it.
     pub fn new(name: &'static str, line: &str, client: Client) -> Result<Self> {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
         let mut config = RedisConfig::parse(line)?;
         config.client = client;
         // What is judged here is what happens, not how soon on a busy machine.
         config.deadline = PATIENCE;
         config.connect_timeout = PATIENCE;
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let run = format!("t{}_{}", std::process::id(), since.subsec_nanos());
-        Ok(Self { name, config, run, times: Mutex::default() })
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let run = format!("t{}_{number}_{}", std::process::id(), since.subsec_nanos());
+        Ok(Self { name, config, run, count: AtomicU64::new(0), times: Mutex::default() })
     }
 
     /// The time of the caches that were opened with `clock`.
@@ -74,14 +80,15 @@ impl RedisHarness {
             return Ok(time);
         }
         let dialer = route::dialer(&self.config)?;
-        // The address of a live clock is nobody else's.
-        let prefix = format!("{}_{:x}:", self.run, Arc::as_ptr(clock) as usize);
+        // Entries outlive their case, so no other case may meet them.
+        let number = self.count.fetch_add(1, Ordering::Relaxed);
+        let prefix = format!("{}_{number}:", self.run);
         let time = Arc::new(Time {
             routes: Routes::new(&self.config.servers, &dialer),
             prefix,
             clock: Arc::clone(clock),
             seen: tokio::sync::Mutex::new(clock.monotonic()),
-            deadlines: Mutex::default(),
+            notes: Mutex::default(),
         });
         times.push((Arc::downgrade(clock), Arc::downgrade(&time)));
         Ok(time)
@@ -117,7 +124,7 @@ impl SecondaryHarness for RedisHarness {
     }
 }
 
-/// The deadlines of the entries of one case, by its clock.
+/// The entries of one case, and when they end by its clock.
 #[derive(Debug)]
 struct Time {
     routes: Routes,
@@ -125,7 +132,24 @@ struct Time {
     clock: Arc<TestClock>,
     /// The moment up to which the server's entries were aged.
     seen: tokio::sync::Mutex<Duration>,
-    deadlines: Mutex<HashMap<Vec<u8>, Duration>>,
+    notes: Mutex<HashMap<Vec<u8>, Vec<Note>>>,
+}
+
+/// What somebody put, or tried to: when it should end.
+#[derive(Clone, Copy, Debug)]
+struct Note {
+    /// By the clock of the case.
+    deadline: Duration,
+    /// By the server's clock, at the earliest and, once the call is over, at the latest.
+    earliest: Instant,
+    latest: Option<Instant>,
+}
+
+impl Note {
+    fn explains(&self, end: Instant) -> bool {
+        let is_too_late = self.latest.is_some_and(|latest| end > latest + ROUNDING);
+        end + ROUNDING >= self.earliest && !is_too_late
+    }
 }
 
 impl Time {
@@ -145,52 +169,79 @@ impl Time {
         if *seen == now {
             return Ok(());
         }
-        let all: Vec<_> =
-            self.deadlines.lock().iter().map(|(key, until)| (key.clone(), *until)).collect();
-        for (key, until) in all {
-            let left = u64::try_from(until.saturating_sub(now).as_millis()).unwrap_or(u64::MAX);
-            if left == 0 {
-                self.ask(&key, "PEXPIRE", &[&key, b"0"]).await?;
-                self.deadlines.lock().remove(&key);
-            } else {
-                let millis = left.saturating_add(SPARE).to_string();
-                self.ask(&key, "PEXPIRE", &[&key, millis.as_bytes()]).await?;
+        let all: Vec<_> = self.notes.lock().drain().collect();
+        for (key, notes) in all {
+            if let Some(note) = self.age(&key, &notes, *seen, now).await? {
+                self.notes.lock().insert(key, vec![note]);
             }
         }
         *seen = now;
         Ok(())
     }
 
-    /// Notes when an entry ends that was put since `before` and should live for `ttl`.
-    async fn note(&self, key: &[u8], ttl: Ttl, before: Instant) -> Result<()> {
-        let now = self.clock.monotonic();
-        let said = self.ask(key, "PTTL", &[key]).await?;
-        let Ok(left) = u64::try_from(said) else {
-            // Gone already, or without any end: then the case shall see that it stays.
-            self.deadlines.lock().remove(key);
-            return Ok(());
+    /// Ages one entry from `seen` to `now`; how it stands now, if it is still there.
+    async fn age(
+        &self,
+        key: &[u8],
+        notes: &[Note],
+        seen: Duration,
+        now: Duration,
+    ) -> Result<Option<Note>> {
+        // Gone already, or without any end: then the case shall see that it stays.
+        let Ok(left) = u64::try_from(self.ask(key, "PTTL", &[key]).await?) else {
+            return Ok(None);
         };
-        // What has passed on the server since then has not passed for the case.
-        let passed = u64::try_from(before.elapsed().as_millis()).unwrap_or(u64::MAX) + 1;
-        let is_as_asked = left <= ttl.as_millis() && ttl.as_millis() <= left + passed;
-        let length = if is_as_asked { ttl.as_millis() } else { left };
-        self.deadlines.lock().insert(key.to_vec(), now + Duration::from_millis(length));
-        Ok(())
+        let left = Duration::from_millis(left);
+        let end = Instant::now() + left;
+        // What nobody asked for is what the adapter made of it.
+        let asked = notes.iter().rev().find(|note| note.explains(end));
+        let deadline = asked.map_or(seen + left, |note| note.deadline);
+        let left = u64::try_from(deadline.saturating_sub(now).as_millis()).unwrap_or(u64::MAX);
+        if left == 0 {
+            self.ask(key, "PEXPIRE", &[key, b"0"]).await?;
+            return Ok(None);
+        }
+        let millis = left.saturating_add(SPARE);
+        let earliest = Instant::now() + Duration::from_millis(millis);
+        self.ask(key, "PEXPIRE", &[key, millis.to_string().as_bytes()]).await?;
+        let latest = Some(Instant::now() + Duration::from_millis(millis));
+        Ok(Some(Note { deadline, earliest, latest }))
     }
 
-    /// The same for an entry that should keep the end it had.
-    async fn note_kept(&self, key: &[u8], before: i64) -> Result<()> {
-        let after = self.ask(key, "PTTL", &[key]).await?;
-        let is_kept = after <= before && before - after < 10_000;
-        if !is_kept {
-            let now = self.clock.monotonic();
-            let mut deadlines = self.deadlines.lock();
-            match u64::try_from(after) {
-                Ok(left) => deadlines.insert(key.to_vec(), now + Duration::from_millis(left)),
-                Err(_) => deadlines.remove(key),
-            };
+    /// Notes that an entry is about to be put. A call that is dropped may have put it.
+    fn begin(&self, key: &[u8], ttl: Ttl) -> Pending<'_> {
+        let length = ttl.as_duration();
+        let deadline = self.clock.monotonic() + length;
+        let note = Note { deadline, earliest: Instant::now() + length, latest: None };
+        self.notes.lock().entry(key.to_vec()).or_default().push(note);
+        Pending { time: self, key: key.to_vec(), note, length }
+    }
+}
+
+/// A call that may put an entry.
+struct Pending<'a> {
+    time: &'a Time,
+    key: Vec<u8>,
+    note: Note,
+    length: Duration,
+}
+
+impl Pending<'_> {
+    /// The call is over, and the entry was put, or was not.
+    fn end(self, is_put: bool) {
+        let mut notes = self.time.notes.lock();
+        let Some(notes) = notes.get_mut(&self.key) else { return };
+        let Some(at) = notes
+            .iter()
+            .position(|note| note.latest.is_none() && note.earliest == self.note.earliest)
+        else {
+            return;
+        };
+        if is_put {
+            notes[at].latest = Some(Instant::now() + self.length);
+        } else {
+            notes.remove(at);
         }
-        Ok(())
     }
 }
 
@@ -224,11 +275,9 @@ impl SecondaryStore for Timed {
 
     async fn reserve(&self, key: &CacheKey, ttl: Ttl) -> Result<Reservation> {
         self.time.catch_up().await?;
-        let before = Instant::now();
+        let pending = self.time.begin(&self.key(key), ttl);
         let reservation = self.cache.reserve(key, ttl).await?;
-        if matches!(reservation, Reservation::Granted(_)) {
-            self.time.note(&self.key(key), ttl, before).await?;
-        }
+        pending.end(matches!(reservation, Reservation::Granted(_)));
         Ok(reservation)
     }
 
@@ -240,18 +289,13 @@ impl SecondaryStore for Timed {
         ttl: SwapTtl,
     ) -> Result<bool> {
         self.time.catch_up().await?;
-        let physical = self.key(key);
-        let left = match ttl {
-            SwapTtl::Keep => self.time.ask(&physical, "PTTL", &[&physical]).await?,
-            SwapTtl::Set(_) => 0,
+        let pending = match (new, ttl) {
+            (Some(_), SwapTtl::Set(ttl)) => Some(self.time.begin(&self.key(key), ttl)),
+            _ => None,
         };
-        let before = Instant::now();
         let is_swapped = self.cache.swap(key, expected, new, ttl).await?;
-        if is_swapped && new.is_some() {
-            match ttl {
-                SwapTtl::Set(ttl) => self.time.note(&physical, ttl, before).await?,
-                SwapTtl::Keep => self.time.note_kept(&physical, left).await?,
-            }
+        if let Some(pending) = pending {
+            pending.end(is_swapped);
         }
         Ok(is_swapped)
     }

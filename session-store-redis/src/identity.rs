@@ -18,8 +18,7 @@ pub(crate) struct Identity {
     is_cluster: bool,
 }
 
-const UNASKED: &str =
-    "the Redis user may not run INFO; grant what RedisConfig::acl_rules lists";
+const UNASKED: &str = "the Redis user may not run INFO; grant what RedisConfig::acl_rules lists";
 
 /// The two commands that ask for it.
 pub(crate) const QUESTIONS: [Command<'static>; 2] = [

@@ -261,10 +261,11 @@ impl Link {
         let known = Arc::clone(&self.known);
         let attempt = async move {
             let patience = dialer.template.connect_timeout;
-            let dialed = timeout(patience, dialer.dial(&place)).await.unwrap_or_else(|_| {
-                Err(Fault::Unreachable(format!("{place}: no connection in {patience:?}")))
+            let outcome = timeout(patience, dialer.dial(&place)).await.unwrap_or_else(|_| {
+                let hint = dialer.template.tls_hint();
+                Err(Fault::Unreachable(format!("{place}: no connection in {patience:?}{hint}")))
             });
-            let (connection, identity, node) = dialed.inspect_err(|fault| {
+            let (connection, identity, node) = outcome.inspect_err(|fault| {
                 tracing::debug!(store = crate::error::NAME, %place, ?fault, "can't connect");
             })?;
             // Known before anybody can use the connection.

@@ -31,9 +31,17 @@ pub(crate) enum Routes {
 pub(crate) fn dialer(config: &RedisConfig) -> Result<Arc<Dialer>> {
     config.check()?;
     let first = config.first().ok_or_else(|| Error::configuration(NAME, "no address"))?;
-    let tls = first.is_tls.then(|| Tls { ca_pem: config.ca_pem.clone() });
+    if first.is_tls && cfg!(not(feature = "rustls")) {
+        let what = "rediss://: build session-store-redis with the feature `rustls`";
+        return Err(Error::configuration(NAME, what));
+    }
+    let tls = first.is_tls.then(|| Tls::of(config));
     Ok(Arc::new(Dialer {
-        driver: driver::of(config.client)?,
+        driver: driver::of(config.client).ok_or_else(|| {
+            let name = config.client.feature();
+            let what = format!("client: build session-store-redis with the feature `{name}`");
+            Error::configuration(NAME, what)
+        })?,
         template: Target {
             node: first.node.clone(),
             credentials: first.credentials.clone(),
@@ -153,7 +161,8 @@ async fn unlink(
         match answers.pop().unwrap_or(Ok(Reply::Nil))? {
             Reply::Number(count) if count >= i64::from(wait.replicas) => {}
             other => {
-                let what = format!("{link}: of {} replicas, this many have it: {other:?}", wait.replicas);
+                let what =
+                    format!("{link}: of {} replicas, this many have it: {other:?}", wait.replicas);
                 return Err(Fault::Silent(what));
             }
         }

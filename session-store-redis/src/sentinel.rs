@@ -53,12 +53,7 @@ impl Sentinels {
         best.map(|(node, _)| node).ok_or_else(|| trouble.unwrap_or_else(nobody))
     }
 
-    async fn ask(
-        &self,
-        dialer: &Dialer,
-        node: &Node,
-        patience: Duration,
-    ) -> Result<Node, Fault> {
+    async fn ask(&self, dialer: &Dialer, node: &Node, patience: Duration) -> Result<Node, Fault> {
         let target = Target {
             node: node.clone(),
             credentials: dialer.sentinel_credentials.clone(),
@@ -71,16 +66,19 @@ impl Sentinels {
             connection.one(Command::new("SENTINEL", &question)).await
         };
         let late = |_| Err(Fault::Unreachable(format!("{node}: no answer from this sentinel")));
-        match timeout(patience, asked).await.unwrap_or_else(late)? {
-            Reply::Nil => {
+        let reply = timeout(patience, asked).await.unwrap_or_else(late);
+        let no_sentinel =
+            || Fault::Misconfigured(format!("{node}: what answers there is no sentinel"));
+        match reply {
+            // Any other Redis does not know the command.
+            Err(fault) if fault.is("ERR") => Err(no_sentinel()),
+            Err(fault) => Err(fault),
+            Ok(Reply::Nil) => {
                 let name = &self.master;
                 Err(Fault::Misconfigured(format!("{node}: the sentinel knows no master {name:?}")))
             }
-            reply => read(&reply).ok_or_else(|| {
-                Fault::Misconfigured(format!("{node}: what answers there is no sentinel"))
-            }),
+            Ok(reply) => read(&reply).ok_or_else(no_sentinel),
         }
-        .map_err(|fault| not_a_sentinel(node, fault))
     }
 }
 
@@ -88,13 +86,6 @@ fn read(reply: &Reply) -> Option<Node> {
     let Reply::List(parts) = reply else { return None };
     let [host, port] = parts.as_slice() else { return None };
     Some(Node { host: host.text()?.to_owned(), port: port.text()?.parse().ok()? })
-}
-
-fn not_a_sentinel(node: &Node, fault: Fault) -> Fault {
-    if fault.is("ERR") {
-        return Fault::Misconfigured(format!("{node}: what answers there is no sentinel"));
-    }
-    fault
 }
 
 impl fmt::Display for Sentinels {

@@ -26,19 +26,16 @@ pub(crate) fn client_config(tls: &Tls) -> Result<ClientConfig, Fault> {
     install_provider();
     let unreadable = || Fault::Misconfigured("ca_pem: no certificate in PEM can be read".into());
     let mut roots = RootCertStore::empty();
-    match &tls.ca_pem {
-        Some(pem) => {
-            for certificate in CertificateDer::pem_slice_iter(pem) {
-                roots.add(certificate.map_err(|_| unreadable())?).map_err(|_| unreadable())?;
-            }
-            if roots.is_empty() {
-                return Err(unreadable());
-            }
+    if let Some(pem) = &tls.ca_pem {
+        for certificate in CertificateDer::pem_slice_iter(pem) {
+            roots.add(certificate.map_err(|_| unreadable())?).map_err(|_| unreadable())?;
         }
-        None => {
-            let found = rustls_native_certs::load_native_certs();
-            roots.add_parsable_certificates(found.certs);
+        if roots.is_empty() {
+            return Err(unreadable());
         }
+    } else {
+        let found = rustls_native_certs::load_native_certs();
+        roots.add_parsable_certificates(found.certs);
     }
     Ok(ClientConfig::builder().with_root_certificates(roots).with_no_client_auth())
 }

@@ -85,7 +85,12 @@ impl Address {
             "" => 0,
             digits => digits.parse().map_err(|_| wrong("the database is a number"))?,
         };
-        Ok(Self { node: node(place)?, credentials: login.map(login_of).transpose()?, database, is_tls })
+        Ok(Self {
+            node: node(place)?,
+            credentials: login.map(login_of).transpose()?,
+            database,
+            is_tls,
+        })
     }
 }
 

@@ -35,9 +35,8 @@ mod redis_fred {
 mod redis_cluster {
     use super::*;
 
-    static SERVER: LazyLock<RedisHarness> = LazyLock::new(|| {
-        server("redis-cluster", "SESSION_STORE_REDIS_CLUSTER_URL", Client::Redis)
-    });
+    static SERVER: LazyLock<RedisHarness> =
+        LazyLock::new(|| server("redis-cluster", "SESSION_STORE_REDIS_CLUSTER_URL", Client::Redis));
     conformance_tests!(secondary: &*SERVER);
     conformance_tests!(layered: &*TRUTH, &*SERVER);
 }

@@ -67,6 +67,7 @@ fn client(target: &Target) -> Result<Client, Fault> {
         tcp: tcp(target),
         ..ConnectionConfig::default()
     };
+    #[cfg(feature = "rustls")]
     let config = secured(config, target)?;
     // No reconnect policy: a lost connection ends the client.
     Ok(Client::new(config, Some(PerformanceConfig::default()), Some(connection), None))
@@ -88,11 +89,6 @@ fn secured(config: Config, target: &Target) -> Result<Config, Fault> {
     };
     let tls = crate::tls::client_config(tls)?;
     Ok(Config { tls: Some(tls.into()), ..config })
-}
-
-#[cfg(not(feature = "rustls"))]
-fn secured(config: Config, target: &Target) -> Result<Config, Fault> {
-    if target.tls.is_some() { Err(super::no_tls()) } else { Ok(config) }
 }
 
 /// What drives a client; it ends with the connection.
@@ -128,7 +124,8 @@ impl Connection for Line {
         let pipeline = self.client.pipeline();
         for command in commands {
             let (name, args) = packed(*command);
-            let _: Value = pipeline.custom(name, args).await.map_err(|error| self.in_flight(&error))?;
+            let _: Value =
+                pipeline.custom(name, args).await.map_err(|error| self.in_flight(&error))?;
         }
         let answers = pipeline.try_all::<Value>().await;
         Ok(answers.into_iter().map(|answer| self.read(answer)).collect())

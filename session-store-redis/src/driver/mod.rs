@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::config::Client;
+use crate::config::{Client, RedisConfig};
 use crate::error::Fault;
 use crate::url::{Credentials, Node};
 
@@ -29,11 +29,30 @@ pub(crate) struct Target {
     pub(crate) nodelay: bool,
 }
 
+impl Target {
+    /// What else may be wrong when nobody answers: a server that speaks no TLS waits for the end of a
+    /// line that never comes.
+    pub(crate) fn tls_hint(&self) -> &'static str {
+        if self.tls.is_some() { "; does it speak TLS (rediss://)?" } else { "" }
+    }
+}
+
 /// TLS, and whom to trust.
 #[derive(Clone, Debug)]
 pub(crate) struct Tls {
     /// Certificates as PEM; `None` is those of the system.
+    #[cfg(feature = "rustls")]
     pub(crate) ca_pem: Option<Vec<u8>>,
+}
+
+impl Tls {
+    #[cfg_attr(not(feature = "rustls"), expect(unused_variables, reason = "TLS is refused"))]
+    pub(crate) fn of(config: &RedisConfig) -> Self {
+        Self {
+            #[cfg(feature = "rustls")]
+            ca_pem: config.ca_pem.clone(),
+        }
+    }
 }
 
 /// One command.
@@ -92,24 +111,19 @@ pub(crate) trait Connection: fmt::Debug + Send + Sync {
     fn is_closed(&self) -> bool;
 }
 
-/// The driver of `client`.
-pub(crate) fn of(client: Client) -> session_store_core::Result<Box<dyn Driver>> {
-    match client {
-        #[cfg(feature = "redis")]
-        Client::Redis => Ok(Box::new(redis::RedisDriver)),
-        #[cfg(not(feature = "redis"))]
-        Client::Redis => Err(missing("redis")),
-        #[cfg(feature = "fred")]
-        Client::Fred => Ok(Box::new(fred::FredDriver)),
-        #[cfg(not(feature = "fred"))]
-        Client::Fred => Err(missing("fred")),
-    }
-}
+type Make = fn() -> Box<dyn Driver>;
 
-#[cfg(not(all(feature = "redis", feature = "fred")))]
-fn missing(feature: &str) -> session_store_core::Error {
-    let what = format!("client: build session-store-redis with the feature `{feature}`");
-    session_store_core::Error::configuration(crate::error::NAME, what)
+/// The drivers that were built.
+const ALL: &[(Client, Make)] = &[
+    #[cfg(feature = "redis")]
+    (Client::Redis, || Box::new(redis::RedisDriver)),
+    #[cfg(feature = "fred")]
+    (Client::Fred, || Box::new(fred::FredDriver)),
+];
+
+/// The driver of `client`, if it was built.
+pub(crate) fn of(client: Client) -> Option<Box<dyn Driver>> {
+    ALL.iter().find(|(name, _)| *name == client).map(|(_, make)| make())
 }
 
 /// What a library said about a connection, sorted by what the operator can do. Libraries tell these
@@ -130,7 +144,7 @@ fn sorted(target: &Target, text: &str) -> Fault {
     if has(&["refused"]) {
         return Fault::Unreachable(format!("{node}: connection refused; does the server run?"));
     }
-    Fault::Unreachable(format!("{node}: {text}"))
+    Fault::Unreachable(format!("{node}: {text}{}", target.tls_hint()))
 }
 
 /// What is no reply of any Redis.
@@ -139,13 +153,6 @@ fn foreign(target: &Target) -> Fault {
     Fault::Misconfigured(format!(
         "{node}: what answers there is not Redis; if it expects TLS, use rediss://"
     ))
-}
-
-/// A TLS configuration was asked for that this build can't serve.
-#[cfg(not(feature = "rustls"))]
-fn no_tls() -> Fault {
-    let what = "rediss://: build session-store-redis with the feature `rustls`";
-    Fault::Misconfigured(what.to_owned())
 }
 
 /// The server has fewer databases than the address names.

@@ -26,7 +26,11 @@ impl Driver for RedisDriver {
             .set_response_timeout(None);
         let opened = client.get_multiplexed_async_connection_with_config(&config).await;
         let connection = opened.map_err(|error| at_open(target, &error))?;
-        Ok(Box::new(Line { connection, target: Arc::new(target.clone()), closed: AtomicBool::new(false) }))
+        Ok(Box::new(Line {
+            connection,
+            target: Arc::new(target.clone()),
+            closed: AtomicBool::new(false),
+        }))
     }
 }
 
@@ -36,9 +40,8 @@ fn client(target: &Target) -> Result<Client, RedisError> {
         None => ConnectionAddr::Tcp(host, port),
         Some(_) => ConnectionAddr::TcpTls { host, port, insecure: false, tls_params: None },
     };
-    let mut login = RedisConnectionInfo::default()
-        .set_db(target.database.into())
-        .set_skip_set_lib_name();
+    let mut login =
+        RedisConnectionInfo::default().set_db(target.database.into()).set_skip_set_lib_name();
     if let Some(credentials) = &target.credentials {
         login = login.set_password(credentials.password.as_str());
         if let Some(user) = &credentials.user {
@@ -111,9 +114,9 @@ impl Line {
             Value::BulkString(bytes) => Reply::Bytes(bytes),
             Value::SimpleString(text) => Reply::Bytes(text.into_bytes()),
             Value::Okay => Reply::Bytes(b"OK".to_vec()),
-            Value::Array(values) => {
-                Reply::List(values.into_iter().map(|value| self.read(value)).collect::<Result<_, _>>()?)
-            }
+            Value::Array(values) => Reply::List(
+                values.into_iter().map(|value| self.read(value)).collect::<Result<_, _>>()?,
+            ),
             Value::ServerError(error) => {
                 return Err(Fault::answered(&spelled(error.code(), error.details())));
             }

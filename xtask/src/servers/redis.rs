@@ -32,30 +32,30 @@ impl Node {
 }
 
 pub(super) fn start(folder: &Path, _others: &Addresses) -> Result<Started, Failure> {
-    started(&[launch(&program()?, folder, free_port()?, &[])?], "")
+    Ok(started(&[launch(&program()?, folder, free_port()?, &[])?], ""))
 }
 
 pub(super) fn start_valkey(folder: &Path, _others: &Addresses) -> Result<Started, Failure> {
-    started(&[launch(&valkey::program()?, folder, free_port()?, &[])?], "")
+    Ok(started(&[launch(&valkey::program()?, folder, free_port()?, &[])?], ""))
 }
 
 pub(super) fn start_cluster(folder: &Path, _others: &Addresses) -> Result<Started, Failure> {
-    started(&cluster(folder)?, "")
+    Ok(started(&cluster(folder)?, ""))
 }
 
 pub(super) fn start_sentinels(folder: &Path, _others: &Addresses) -> Result<Started, Failure> {
     let (data, sentinels) = sentinels(folder)?;
-    let Started { url, mut pids } = started(&sentinels, &format!("#{MASTER}"))?;
+    let Started { url, mut pids } = started(&sentinels, &format!("#{MASTER}"));
     pids.extend(data.iter().map(|node| node.pid));
     Ok(Started { url, pids })
 }
 
-fn started(nodes: &[Node], end: &str) -> Result<Started, Failure> {
+fn started(nodes: &[Node], end: &str) -> Started {
     let urls: Vec<_> = nodes.iter().map(Node::url).collect();
-    Ok(Started {
+    Started {
         url: format!("{}{end}", urls.join(",")),
         pids: nodes.iter().map(|node| node.pid).collect(),
-    })
+    }
 }
 
 /// Where the server is; installed if need be.
@@ -103,8 +103,14 @@ fn run(mut command: Command, home: &Path, port: u16) -> Result<Node, Failure> {
 /// Three masters, then a replica of each, when all of them agree.
 pub(crate) fn cluster(folder: &Path) -> Result<Vec<Node>, Failure> {
     let program = program()?;
-    let settings =
-        ["--cluster-enabled", "yes", "--cluster-node-timeout", "1000", "--cluster-replica-validity-factor", "0"];
+    let settings = [
+        "--cluster-enabled",
+        "yes",
+        "--cluster-node-timeout",
+        "1000",
+        "--cluster-replica-validity-factor",
+        "0",
+    ];
     let mut nodes = Vec::new();
     while nodes.len() < 6 {
         let port = free_port()?;
@@ -121,7 +127,8 @@ pub(crate) fn cluster(folder: &Path) -> Result<Vec<Node>, Failure> {
     said(nodes[0].port, &words)?;
     for node in &nodes {
         until("a Cluster that serves all slots", || {
-            said(node.port, &["cluster", "info"]).is_ok_and(|info| info.contains("cluster_state:ok"))
+            said(node.port, &["cluster", "info"])
+                .is_ok_and(|info| info.contains("cluster_state:ok"))
         })?;
     }
     // Which of them are masters is for redis-cli to decide; all must be in step.
@@ -145,7 +152,8 @@ pub(crate) fn sentinels(folder: &Path) -> Result<(Vec<Node>, Vec<Node>), Failure
         data.push(launch(&program, folder, free_port()?, &["--replicaof", &leader])?);
     }
     until("a master with two replicas", || {
-        said(master.port, &["info", "replication"]).is_ok_and(|info| info.contains("connected_slaves:2"))
+        said(master.port, &["info", "replication"])
+            .is_ok_and(|info| info.contains("connected_slaves:2"))
     })?;
     let mut sentinels = Vec::new();
     for _ in 0..3 {
