@@ -11,7 +11,7 @@ use session_store_core::{
 use session_store_postgres::PostgresHarness;
 use sqlx::{AssertSqlSafe, Connection, Executor, Row};
 
-use crate::common::{HOUR, NOW, address, server, session, store, user};
+use crate::fixture::{HOUR, NOW, address, server, session, store, user};
 
 #[tokio::test]
 async fn a_first_login_does_not_slip_past_a_revocation_of_all() {

@@ -1,7 +1,7 @@
 //! What only Postgres has.
 #![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
-mod common;
+mod fixture;
 mod locks;
 mod server;
 mod sweep;

@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 use session_store_core::{ErrorKind, PrimaryStore, Reason, Selection, SweepBounds, Timestamp};
 use session_store_postgres::{Access, ExistingUsers, IdType, PostgresConfig, PostgresStore, Users};
 
-use crate::common::{NOW, address, server, session, store, user};
+use crate::fixture::{NOW, address, server, session, store, user};
 
 async fn refusal(config: &PostgresConfig) -> session_store_core::Error {
     PostgresStore::connect(config).await.unwrap_err()

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use session_store_core::{PrimaryStore, Reason, Selection, SweepBounds, Touch};
 
-use crate::common::{HOUR, NOW, server, session, store, user};
+use crate::fixture::{HOUR, NOW, server, session, store, user};
 
 const LIVE: u32 = 1_000_000;
 const BATCH: u32 = 20_000;
