@@ -10,6 +10,9 @@ pub(crate) fn error(kind: ErrorKind) -> Error {
     Error::new(kind, NAME)
 }
 
+const TLS: &str =
+    "TLS failed; check sslmode in the URL, the certificate, and the crate's tls features";
+
 /// Sorts an error of the driver by what the caller can do.
 pub(crate) fn classify(source: sqlx::Error) -> Error {
     let kind = match &source {
@@ -20,9 +23,11 @@ pub(crate) fn classify(source: sqlx::Error) -> Error {
         sqlx::Error::Configuration(_) | sqlx::Error::InvalidArgument(_) => {
             configuration("the URL can't be read; it looks like postgres://user@host:port/database")
         }
-        sqlx::Error::Tls(_) => configuration(
-            "TLS failed; check sslmode in the URL, the certificate, and the crate's tls features",
-        ),
+        sqlx::Error::Tls(_) => configuration(TLS),
+        // rustls speaks through the socket it is wrapped in.
+        sqlx::Error::Io(told) if told.kind() == std::io::ErrorKind::InvalidData => {
+            configuration(TLS)
+        }
         sqlx::Error::ColumnDecode { .. }
         | sqlx::Error::Decode(_)
         | sqlx::Error::ColumnNotFound(_)

@@ -131,7 +131,7 @@ pub(crate) fn of(client: Client) -> Option<Box<dyn Driver>> {
 fn sorted(target: &Target, text: &str) -> Fault {
     let node = &target.node;
     let has = |words: &[&str]| words.iter().any(|word| text.contains(word));
-    if has(&["certificate", "UnknownIssuer"]) {
+    if has(&["certificate", "Certificate", "UnknownIssuer"]) {
         return Fault::Misconfigured(format!(
             "{node}: its certificate is not accepted ({text}); give the one that signed it as ca_pem"
         ));

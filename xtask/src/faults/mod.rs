@@ -7,6 +7,7 @@ mod load;
 mod node;
 mod private;
 mod proxy;
+mod secure;
 mod stress;
 mod truth;
 mod wire;
@@ -94,6 +95,7 @@ const CASES: &[(&str, &str, Run)] = &[
     ("K6-A02", "ten_thousand_devices_log_out", |on| {
         Box::pin(truth::ten_thousand_devices_log_out(on))
     }),
+    ("", "certificates_are_checked", |on| Box::pin(secure::certificates_are_checked(on))),
     ("X01", "stress_redis", |on| Box::pin(stress::stress_redis(on))),
     ("X01", "stress_fred", |on| Box::pin(stress::stress_fred(on))),
     ("X01", "stress_cluster", |on| Box::pin(stress::stress_cluster(on))),

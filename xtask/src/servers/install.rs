@@ -7,15 +7,15 @@ use std::sync::Mutex;
 use crate::cli::{Failure, say};
 
 /// A program, and the Debian packages that have it.
-pub(super) struct Wanted {
-    pub(super) program: &'static str,
-    pub(super) package: &'static str,
+pub(crate) struct Wanted {
+    pub(crate) program: &'static str,
+    pub(crate) package: &'static str,
     /// Folders beside the search path, the newest version last when sorted.
-    pub(super) elsewhere: &'static str,
+    pub(crate) elsewhere: &'static str,
 }
 
 /// Where the program is; installed if it is not there and that needs no question.
-pub(super) fn find(wanted: &Wanted) -> Result<PathBuf, Failure> {
+pub(crate) fn find(wanted: &Wanted) -> Result<PathBuf, Failure> {
     // The package manager takes one order at a time, and the last one may have brought this too.
     static TURN: Mutex<()> = Mutex::new(());
     let _turn = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);

@@ -1,0 +1,100 @@
+//! TLS to both servers, with a certificate that is trusted and with one that is not.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use session_store::ErrorKind;
+use session_store::postgres::{PostgresConfig, PostgresStore};
+use session_store::redis::{RedisCache, RedisConfig};
+
+use super::node::{Node, Outcome, said};
+use super::private::Private;
+use super::{CLIENTS, World, ensure};
+use crate::servers::install::{Wanted, find, free_port};
+use crate::servers::{postgres, redis};
+
+const OPENSSL: Wanted = Wanted { program: "openssl", package: "openssl", elsewhere: "" };
+
+/// A certificate that signed itself, for `localhost`, and its key.
+fn certificate(folder: &Path, name: &str) -> Outcome<(String, String)> {
+    let path = |end: &str| folder.join(format!("{name}.{end}")).display().to_string();
+    let (certificate, key) = (path("crt"), path("key"));
+    let mut command = Command::new(find(&OPENSSL).map_err(said)?);
+    command.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]);
+    command.args(["-nodes", "-days", "2", "-subj", "/CN=localhost", "-keyout", &key]);
+    command.args(["-addext", "subjectAltName=DNS:localhost", "-out", &certificate]);
+    command.args(["-addext", "basicConstraints=critical,CA:FALSE"]);
+    let done = command.stdin(Stdio::null()).output().map_err(said)?;
+    ensure(done.status.success(), &String::from_utf8_lossy(&done.stderr))?;
+    Ok((certificate, key))
+}
+
+pub(super) async fn certificates_are_checked(_: &World) -> Outcome<String> {
+    let server = Private::new()?;
+    let (certificate, key) = certificate(&server.folder, "own")?;
+    let (stranger, _) = self::certificate(&server.folder, "other")?;
+    let truth = database(&server, &certificate, &key).await?;
+    let trusting =
+        |file: &str| PostgresConfig::new(format!("{truth}?sslmode=verify-full&sslrootcert={file}"));
+    let refused = PostgresStore::connect(&trusting(&stranger)).await.err();
+    let refused = refused.ok_or("Postgres: a strange certificate was accepted")?;
+    let is_named = matches!(refused.kind(), ErrorKind::Configuration { .. });
+    ensure(
+        is_named && refused.to_string().contains("TLS"),
+        &format!("Postgres: {refused} {:?}", std::error::Error::source(&refused)),
+    )?;
+
+    let port = free_port().map_err(said)?.to_string();
+    let settings = ["--port", "0", "--tls-port", &port, "--tls-auth-clients", "no"];
+    let files = ["--tls-cert-file", &certificate, "--tls-key-file", &key];
+    let all: Vec<&str> =
+        settings.into_iter().chain(files).chain(["--tls-ca-cert-file", &certificate]).collect();
+    let program = redis::program().map_err(said)?;
+    let port = port.parse().map_err(said)?;
+    let node = redis::launch(&program, &server.folder, port, &all).map_err(said)?;
+    server.keep(&[node]);
+    for (client, name) in CLIENTS {
+        let line = format!("rediss://localhost:{port}");
+        let mut config = RedisConfig::parse(&line).map_err(said)?;
+        config.client = client;
+        for ca in [None, Some(&stranger)] {
+            config.ca_pem = ca.map(std::fs::read).transpose().map_err(said)?;
+            let refused = RedisCache::connect(&config).await.err();
+            let refused = refused.ok_or("Redis: a strange certificate was accepted")?;
+            let is_named = matches!(refused.kind(), ErrorKind::Configuration { .. });
+            let advises = refused.to_string().contains("ca_pem");
+            let source = std::error::Error::source(&refused);
+            ensure(is_named && advises, &format!("Redis, {name}: {refused} {source:?}"))?;
+        }
+        config.ca_pem = Some(std::fs::read(&certificate).map_err(said)?);
+        let node = Node::with(&trusting(&certificate), &config).await?;
+        if name == "redis" {
+            node.register().await?;
+        }
+        let token = node.log_in_warm().await?;
+        ensure(node.accepts(&token).await, "not accepted")?;
+    }
+    Ok("Postgres and Redis, both clients: strange certificates are refused by name".to_owned())
+}
+
+/// A Postgres that speaks TLS; its address.
+async fn database(server: &Private, certificate: &str, key: &str) -> Outcome<String> {
+    postgres::make(&server.folder).map_err(said)?;
+    // The server reads its key only if it is its own and nobody else's.
+    let data = server.folder.join("data");
+    for (from, to) in [(certificate, "server.crt"), (key, "server.key")] {
+        std::fs::copy(from, data.join(to)).map_err(said)?;
+        let mut command = Command::new("chown");
+        command.arg("--reference").arg(&data).arg(data.join(to));
+        command.status().map_err(said)?;
+        Command::new("chmod").arg("600").arg(data.join(to)).status().map_err(said)?;
+    }
+    let port = free_port().map_err(said)?;
+    let pid = postgres::launch(&server.folder, port).map_err(said)?;
+    server.keep_pids([pid]);
+    let shell = session_store::postgres::PostgresHarness::new(postgres::url(port));
+    shell.run("ALTER SYSTEM SET ssl = on".to_owned()).await.map_err(said)?;
+    shell.run("SELECT pg_reload_conf()".to_owned()).await.map_err(said)?;
+    tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+    Ok(postgres::url(port).replace("127.0.0.1", "localhost"))
+}
