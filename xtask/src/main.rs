@@ -2,6 +2,7 @@
 //!
 //! Exit status 0 means that everything asked for held; 1 means that it did not, and the last line says why.
 
+mod bench;
 mod ci;
 mod cli;
 mod command;
@@ -28,6 +29,7 @@ usage: cargo xtask COMMAND
   lint         fmt, clippy, clippy per feature, doc, wasm32, deny, tidy
   ci           lint, mutants, then test: what a merge needs
   conformance  every adapter against the suite; writes the ledgers and the matrix of README.md
+  bench        what our code costs on top of the bare drivers, as ratios of one run
   faults       servers that die, hang and come back under load; `--case WORDS`, `--seconds N`
   servers      up, down or env: the private servers that the tests use
   mutants      the suite against stores, caches and nodes that are broken in one way each";
@@ -54,6 +56,7 @@ fn run(arguments: &[String]) -> Result<Verdict, Failure> {
         Some((command, [])) => match command.as_str() {
             "tidy" => tidy::run(&root),
             "test" => test::run(&root),
+            "bench" => bench::run(&root),
             "lint" => ci::lint(&root),
             "ci" => ci::run(&root),
             "help" | "--help" | "-h" => {
