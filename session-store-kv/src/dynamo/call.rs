@@ -156,11 +156,12 @@ impl Calls {
         }
     }
 
-    /// All steps, or none. The SDK gives each transaction a token, so that a repetition after a lost
-    /// answer is not a second one.
+    /// All steps, or none. Every repetition carries the same token, so that none after a lost answer is
+    /// a second transaction, whatever came in between.
     pub(super) async fn transact(&self, steps: &[TransactWriteItem]) -> Result<Outcome> {
+        let token = token()?;
         self.patiently(|| async {
-            let call = self.client.transact_write_items();
+            let call = self.client.transact_write_items().client_request_token(&token);
             let call = call.set_transact_items(Some(steps.to_vec()));
             let call = call.customize().config_override(self.repeatable()).send();
             let Err(failed) = self.in_time(call).await? else { return Ok(Outcome::Done) };
@@ -210,6 +211,13 @@ impl Calls {
             pauses.pause().await?;
         }
     }
+}
+
+/// 32 random digits.
+fn token() -> Result<String> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).map_err(|cause| error(ErrorKind::Unavailable).caused_by(cause))?;
+    Ok(format!("{:032x}", u128::from_be_bytes(bytes)))
 }
 
 /// For calls that must reach the server at most once.

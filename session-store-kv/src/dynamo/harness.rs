@@ -259,5 +259,6 @@ impl SecondaryHarness for DynamoCacheHarness {
 }
 
 fn patience() -> BoxFuture<'static, ()> {
-    Box::pin(tokio::time::sleep(Duration::from_mins(2)))
+    // Some cases make thousands of calls, one after the other.
+    Box::pin(tokio::time::sleep(Duration::from_mins(5)))
 }

@@ -163,6 +163,76 @@ async fn a_touch_between_two_reads_of_a_spared_session_is_written() {
     assert_eq!(touched.unwrap(), [Touched::Active { expires_at: later(3700) }]);
 }
 
+/// Holds back the next call of `action` on the lab's wire until `meanwhile` is done.
+async fn overtaken<T>(
+    lab: &Lab,
+    action: &'static str,
+    work: impl Future<Output = T>,
+    meanwhile: impl Future<Output = ()>,
+) -> T {
+    let gate = Arc::new(Semaphore::new(0));
+    lab.wire.reset();
+    lab.wire.plan(action, &Mischief::Wait(Arc::clone(&gate)), 1);
+    let others = async {
+        while lab.wire.calls(action).is_empty() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        meanwhile.await;
+        gate.add_permits(1);
+    };
+    futures_util::future::join(work, others).await.0
+}
+
+#[tokio::test]
+async fn a_touch_that_is_overtaken_by_a_later_one_takes_nothing_back() {
+    let lab = Lab::new("overtaken").await;
+    lab.log_in(1).await;
+    let node = lab.node().await;
+    let touch = |seen, end| [Touch { id: id(1), seen_at: later(seen), expires_at: later(end) }];
+    let (early, late) = (touch(1, 3700), touch(5, 9000));
+    let first = PrimaryStore::touch(&lab.store, &early);
+    let second = async { drop(PrimaryStore::touch(&node, &late).await.unwrap()) };
+    let touched = overtaken(&lab, "UpdateItem", first, second).await.unwrap();
+    assert_eq!(touched, [Touched::Active { expires_at: later(9000) }]);
+    let found = PrimaryStore::find(&node, &id(1)).await.unwrap().snapshot.unwrap().session;
+    assert_eq!((found.last_seen_at, found.expires_at), (later(5), later(9000)));
+}
+
+#[tokio::test]
+async fn a_revocation_that_is_overtaken_by_another_leaves_the_first_standing() {
+    let lab = Lab::new("standing").await;
+    lab.log_in(1).await;
+    let node = lab.node().await;
+    let one = Selection::One { id: id(1), owner: None };
+    let slow = PrimaryStore::revoke(&lab.store, &one, Reason::Admin, later(2));
+    let fast = async {
+        let done = PrimaryStore::revoke(&node, &one, Reason::Logout, later(1)).await.unwrap();
+        assert_eq!(done.revoked, [id(1)]);
+    };
+    let done = overtaken(&lab, "TransactWriteItems", slow, fast).await.unwrap();
+    assert_eq!((done.revoked, done.earlier), (vec![], vec![id(1)]));
+    let found = PrimaryStore::find(&node, &id(1)).await.unwrap().snapshot.unwrap().session;
+    let end = found.revoked.map(|end| (end.at, end.reason));
+    assert_eq!((end, found.version), (Some((later(1), Reason::Logout)), 2));
+    assert_eq!(lab.count("deadline").await, 2);
+}
+
+#[tokio::test]
+async fn a_deletion_that_is_finished_by_another_meanwhile_does_not_claim_to_know_the_names() {
+    let lab = Lab::new("finished").await;
+    lab.log_in(30).await;
+    let node = lab.node().await;
+    let user = ada();
+    let slow = PrimaryStore::delete_user(&lab.store, &user, later(600));
+    let fast = async {
+        let done = PrimaryStore::delete_user(&node, &user, later(600)).await.unwrap();
+        assert_eq!(done.map(|done| done.sessions.len()), Some(30));
+    };
+    // It has deleted the user, and is about to ask for the sessions.
+    let done = overtaken(&lab, "Query", slow, fast).await.unwrap();
+    assert_eq!(done, None);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn logins_do_not_hold_up_a_revoke_all() {
     let lab = Lab::new("starving").await;
