@@ -4,8 +4,9 @@ use std::fmt::Write;
 use std::time::{Duration, Instant};
 
 use session_store_core::{
-    CacheKey, Error, ErrorKind, Inserted, PrimaryStore, Reason, Reservation, RevokedSessions,
-    SecondaryStore, Selection, SessionChange, Touch, Touched, Ttl, Update,
+    CacheKey, Error, ErrorKind, Inserted, PrimaryStore, Reason, Record, Reservation,
+    RevokedSessions, SecondaryStore, Selection, SessionChange, SwapTtl, Touch, Touched, Ttl,
+    Update,
 };
 
 use crate::lab::{Lab, NOW, ada, cache, guest, id, later, new, refused, session};
@@ -234,4 +235,28 @@ async fn errors_show_neither_keys_nor_fields() {
     }
     let shown = format!("{:?}", lab.store);
     assert!(shown.contains(&lab.config.table) && !shown.contains("redential"), "{shown}");
+}
+
+#[tokio::test]
+async fn an_entry_of_a_clock_that_was_ahead_is_neither_served_nor_replaced() {
+    let (cache, _wire, clock) = cache("ahead").await;
+    let keys = ["value", "removed", "reserved"].map(|name| CacheKey::new(name).unwrap());
+    let mut leases = Vec::new();
+    for key in &keys {
+        let Reservation::Granted(lease) = cache.reserve(key, lease()).await.unwrap() else {
+            panic!("not granted");
+        };
+        leases.push(lease);
+    }
+    // Within the skew that is allowed, an entry counts.
+    clock.jump(-60_000);
+    assert_eq!(cache.get(&keys[0]).await.unwrap().as_ref(), Some(&leases[0]));
+    clock.jump(-1);
+    assert_eq!(cache.get(&keys[0]).await.unwrap(), None);
+    let new = Record::new(*b"V");
+    let keep = SwapTtl::Keep;
+    assert!(!cache.swap(&keys[0], &leases[0], Some(&new), keep).await.unwrap());
+    assert!(!cache.swap(&keys[1], &leases[1], None, keep).await.unwrap());
+    let again = cache.reserve(&keys[2], lease()).await.unwrap();
+    assert!(matches!(again, Reservation::Granted(other) if other != leases[2]));
 }
