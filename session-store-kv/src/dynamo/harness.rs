@@ -83,8 +83,8 @@ impl DynamoHarness {
         let mut config = DynamoConfig::new(self.table(namespace));
         config.garbage_after = GARBAGE_AFTER;
         // The machine that runs the suite may have a lot to do.
-        config.calls.timeout = Duration::from_secs(20);
-        config.calls.patience = Duration::from_secs(40);
+        config.calls.timeout = Duration::from_mins(1);
+        config.calls.patience = Duration::from_mins(2);
         config
     }
 
@@ -236,7 +236,7 @@ impl SecondaryHarness for DynamoCacheHarness {
         let number = self.opened.fetch_add(1, Ordering::Relaxed);
         let mut config = DynamoCacheConfig::new(self.server.table(&format!("cache_{number}")));
         config.garbage_after = GARBAGE_AFTER;
-        config.calls.timeout = Duration::from_secs(20);
+        config.calls.timeout = Duration::from_mins(1);
         let client = self.server.client();
         fresh(&client, &config.table).await?;
         let cache = DynamoCache::connect(client, &config, Arc::clone(clock) as _).await?;

@@ -208,7 +208,7 @@ pub(crate) async fn cache(namespace: &str) -> (DynamoCache, Wire, Arc<TestClock>
     let wire = Wire::default();
     let mut config = DynamoCacheConfig::new(server.table(namespace));
     config.garbage_after = Duration::from_hours(24 * 365 * 50);
-    config.calls.timeout = Duration::from_secs(20);
+    config.calls.timeout = Duration::from_mins(1);
     let client = client(&server, &wire);
     create_table(&client, &config.table).await.unwrap();
     let clock = TestClock::at(NOW);
