@@ -1,4 +1,9 @@
-//! DynamoDB and Cloudflare Workers KV for `session-store`: nothing here yet.
+//! DynamoDB and Cloudflare Workers KV for `session-store`.
 //!
-//! The adapter arrives with its conformance run against a real server; until then this crate is
-//! empty, so that nothing pretends to work.
+//! [`dynamo`] (feature `dynamodb`) is a primary store and a cache over the application's own client.
+//! Workers KV is to come; until its conformance run exists, nothing pretends to work.
+
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+#[cfg(feature = "dynamodb")]
+pub mod dynamo;

@@ -11,6 +11,7 @@ use session_store_core::conformance::{
     AdapterReport, Filter, PrimaryHarness, Report, SecondaryHarness, Verdict as Found, run_layered,
     run_primary, run_secondary,
 };
+use session_store_kv::dynamo::{DynamoCacheHarness, DynamoHarness};
 use session_store_memory::{MemoryCacheHarness, MemoryHarness};
 use session_store_postgres::PostgresHarness;
 use session_store_redis::{Client, RedisHarness};
@@ -22,11 +23,13 @@ use crate::servers::{Addresses, Lease};
 use crate::test::Tally;
 
 /// Every name that `--adapter` takes, in the order of the matrix.
-const ADAPTERS: [&str; 19] = [
+const ADAPTERS: [&str; 22] = [
     "memory",
     "sqlite",
     "postgres",
+    "dynamodb",
     "memory-cache",
+    "dynamodb-cache",
     "redis",
     "redis-fred",
     "redis-cluster",
@@ -42,6 +45,7 @@ const ADAPTERS: [&str; 19] = [
     "layered:postgres+redis-cluster",
     "layered:postgres+redis-sentinel",
     "layered:postgres+valkey",
+    "layered:dynamodb+dynamodb-cache",
 ];
 
 /// The caches on servers of the Redis family: name, variable and client library.
@@ -98,7 +102,8 @@ impl Asked {
     }
 
     fn needs_servers(&self) -> bool {
-        self.wants_any("postgres") || FAMILY.iter().any(|(name, ..)| self.wants_any(name))
+        ["postgres", "dynamodb", "dynamodb-cache"].iter().any(|name| self.wants_any(name))
+            || FAMILY.iter().any(|(name, ..)| self.wants_any(name))
     }
 
     fn wants(&self, name: &str) -> bool {
@@ -158,6 +163,8 @@ struct Hands {
     sqlite: &'static SqliteHarness,
     postgres: Option<&'static PostgresHarness>,
     family: Vec<&'static RedisHarness>,
+    dynamodb: Option<&'static DynamoHarness>,
+    dynamodb_cache: Option<&'static DynamoCacheHarness>,
 }
 
 impl Hands {
@@ -181,11 +188,25 @@ impl Hands {
             };
             family.push(&*Box::leak(Box::new(harness.map_err(failed)?)));
         }
+        let (mut dynamodb, mut dynamodb_cache) = (None, None);
+        let url = servers.of("SESSION_STORE_DYNAMODB_URL");
+        if has(adapter, "dynamodb") {
+            let harness =
+                url.map_or_else(DynamoHarness::from_env, |url| Ok(DynamoHarness::new(url)));
+            dynamodb = Some(&*Box::leak(Box::new(harness.map_err(failed)?)));
+        }
+        if has(adapter, "dynamodb-cache") {
+            let known = url.map(|url| Ok(DynamoCacheHarness::new(url)));
+            let harness = known.unwrap_or_else(DynamoCacheHarness::from_env);
+            dynamodb_cache = Some(&*Box::leak(Box::new(harness.map_err(failed)?)));
+        }
         Ok(Self {
             memory: Box::leak(Box::default()),
             sqlite: Box::leak(Box::new(sqlite)),
             postgres,
             family,
+            dynamodb,
+            dynamodb_cache,
         })
     }
 
@@ -201,6 +222,9 @@ impl Hands {
     }
 
     fn secondary(&self, name: &str) -> &'static dyn SecondaryHarness {
+        if let Some(harness) = self.dynamodb_cache.filter(|harness| harness.name() == name) {
+            return harness;
+        }
         let known = self.family.iter().find(|harness| harness.name() == name);
         known.map_or(&MemoryCacheHarness, |harness| *harness as &dyn SecondaryHarness)
     }
@@ -210,6 +234,7 @@ impl Hands {
             "memory" => Some(self.memory),
             "sqlite" => Some(self.sqlite),
             "postgres" => self.postgres.map(|harness| harness as &dyn PrimaryHarness),
+            "dynamodb" => self.dynamodb.map(|harness| harness as &dyn PrimaryHarness),
             _ => None,
         }
     }

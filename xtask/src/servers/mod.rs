@@ -2,6 +2,7 @@
 //!
 //! A variable that names an existing server wins. Only processes that were started here are stopped.
 
+mod dynamodb;
 pub(crate) mod install;
 mod pgbouncer;
 pub(crate) mod postgres;
@@ -33,7 +34,7 @@ struct Started {
 }
 
 /// Every server.
-const KINDS: [Kind; 6] = [
+const KINDS: [Kind; 7] = [
     Kind {
         name: "postgres",
         variable: "SESSION_STORE_POSTGRES_URL",
@@ -68,6 +69,12 @@ const KINDS: [Kind; 6] = [
         name: "redis-sentinel",
         variable: "SESSION_STORE_REDIS_SENTINEL_URL",
         start: redis::start_sentinels,
+        is_second: false,
+    },
+    Kind {
+        name: "dynamodb",
+        variable: "SESSION_STORE_DYNAMODB_URL",
+        start: dynamodb::start,
         is_second: false,
     },
 ];

@@ -15,7 +15,7 @@ const SLOTS: [&str; 7] =
     ["lib.rs", "config.rs", "store.rs", "cache.rs", "row.rs", "error.rs", "migrate.rs"];
 
 /// What one adapter has beyond the slots, and why. A path that ends in `/` is a folder: it holds `mod.rs` and slots.
-const EXTRA: [(&str, &str, &str); 44] = [
+const EXTRA: [(&str, &str, &str); 62] = [
     ("session-store-postgres", "schema.rs", "the checked names that statements are made of"),
     ("session-store-postgres", "transaction.rs", "what is begun again after a deadlock"),
     ("session-store-postgres", "pooler.rs", "how a pooler is noticed that breaks statements"),
@@ -56,6 +56,24 @@ const EXTRA: [(&str, &str, &str); 44] = [
     ("session-store-redis", "sentinel.rs", "who is master, by majority"),
     ("session-store-redis", "tls.rs", "TLS, the same for both client libraries"),
     ("session-store-redis", "url.rs", "addresses, without secrets in their text"),
+    ("session-store-kv", "dynamo/", "one back end of several in this crate"),
+    ("session-store-kv", "dynamo/policy.rs", "what a role must be allowed to do"),
+    ("session-store-kv", "dynamo/look.rs", "sessions read together with their users"),
+    ("session-store-kv", "dynamo/write.rs", "how sessions are created and changed"),
+    ("session-store-kv", "dynamo/touch.rs", "how touches are recorded"),
+    ("session-store-kv", "dynamo/ending.rs", "how sessions end"),
+    ("session-store-kv", "dynamo/job.rs", "what a crash leaves to be finished"),
+    ("session-store-kv", "dynamo/sweep.rs", "how dead sessions are found and removed"),
+    ("session-store-kv", "dynamo/census.rs", "how sessions are counted"),
+    ("session-store-kv", "dynamo/users.rs", "the store's operations on users"),
+    ("session-store-kv", "dynamo/registry.rs", "the caches over a table"),
+    ("session-store-kv", "dynamo/owner.rs", "the item that decides about a user's sessions"),
+    ("session-store-kv", "dynamo/key.rs", "the keys of the single table"),
+    ("session-store-kv", "dynamo/step.rs", "the steps of transactions, and their limits"),
+    ("session-store-kv", "dynamo/query.rs", "reading a partition in order"),
+    ("session-store-kv", "dynamo/single.rs", "calls about one item"),
+    ("session-store-kv", "dynamo/call.rs", "deadlines, repetitions and batches"),
+    ("session-store-kv", "dynamo/harness.rs", "how the suite gets at store and cache"),
     ("session-store-memory", "tables.rs", "the tables that a database would have"),
     ("session-store-memory", "log.rs", "the invalidation log that triggers would write"),
     ("session-store-memory", "users.rs", "the store's operations on users"),

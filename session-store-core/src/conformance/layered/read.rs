@@ -219,9 +219,11 @@ async fn a_lost_leader_hangs_nobody(on: &PairBench) -> Outcome {
     let is_absent = |answer: &&Authentication| matches!(answer, Authentication::Absent(_));
     expect(answers.iter().filter(is_absent).count(), 0)?;
     on.runtime.settle().await;
-    // Not even its lease, which would keep others from filling until it ends.
+    // Not even its lease, which would keep others from filling until it ends. Where replies take their
+    // time, one who came after the failure may have read and filled.
     let left = on.secondary.get(&PairBench::key(token.id())).await?;
-    ensure(left.is_none(), "a failed read left something behind")?;
+    let is_value = left.as_ref().is_some_and(|record| record.as_bytes().first() == Some(&b'V'));
+    ensure(left.is_none() || is_value, "a failed read left something behind")?;
     ensure(node.accepts(&token).await, "not accepted after a failed read")
 }
 

@@ -1,0 +1,293 @@
+//! Calls to DynamoDB: under a deadline, repeated where that is safe, and never beyond its limits.
+
+use std::error::Error as StdError;
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_sdk_dynamodb::Client;
+use aws_sdk_dynamodb::config::http::HttpResponse;
+use aws_sdk_dynamodb::config::retry::RetryConfig;
+use aws_sdk_dynamodb::config::timeout::TimeoutConfig;
+use aws_sdk_dynamodb::config::{Builder, Config};
+use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
+use aws_sdk_dynamodb::types::{DeleteRequest, KeysAndAttributes, TransactWriteItem, WriteRequest};
+use futures_util::stream::{self, StreamExt, TryStreamExt};
+use session_store_core::{Error, ErrorKind, Result};
+use tokio::time::Instant;
+
+use super::config::CallConfig;
+use super::error::{Effect, Fault, classify, error, is_busy, kind_of, uncertain};
+use super::key::Key;
+use super::row::Item;
+
+/// How many items one batch reads.
+const READ_BATCH: usize = 100;
+/// How many items one batch writes.
+const WRITE_BATCH: usize = 25;
+/// The first pause, doubled each time and spread at random.
+const FIRST_PAUSE: Duration = Duration::from_millis(5);
+const LONGEST_PAUSE: Duration = Duration::from_millis(400);
+
+/// The client, one table, and how calls are made.
+#[derive(Clone)]
+pub(super) struct Calls {
+    pub(super) client: Client,
+    pub(super) table: Arc<str>,
+    config: CallConfig,
+}
+
+/// What became of a transaction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Outcome {
+    /// All of it is done.
+    Done,
+    /// Nothing is done; which steps had a condition that does not hold.
+    Refused(Vec<bool>),
+}
+
+impl std::fmt::Debug for Calls {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // The client may show what it is configured with, credentials included.
+        f.debug_struct("Calls").field("table", &self.table).finish_non_exhaustive()
+    }
+}
+
+impl Calls {
+    pub(super) fn new(client: Client, table: &str, config: &CallConfig) -> Self {
+        Self { client, table: table.into(), config: config.clone() }
+    }
+
+    pub(super) fn parallel(&self) -> usize {
+        self.config.parallel
+    }
+
+    /// For calls that may be repeated: the SDK sees to it, each attempt in a part of the time.
+    pub(super) fn repeatable(&self) -> Builder {
+        let attempts = self.config.attempts;
+        let retries = RetryConfig::standard()
+            .with_max_attempts(attempts)
+            .with_initial_backoff(Duration::from_millis(50));
+        Config::builder().retry_config(retries).timeout_config(
+            TimeoutConfig::builder()
+                .operation_attempt_timeout(self.config.timeout / attempts)
+                .build(),
+        )
+    }
+
+    /// The answer to `call`, or `Timeout`.
+    pub(super) async fn timed<T, E>(
+        &self,
+        effect: Effect,
+        call: impl Future<Output = Result<T, SdkError<E, HttpResponse>>>,
+    ) -> Result<T, Fault>
+    where
+        E: ProvideErrorMetadata + StdError + 'static,
+    {
+        match self.in_time(call).await? {
+            Ok(answer) => Ok(answer),
+            Err(failed) => Err(classify(effect, &failed)),
+        }
+    }
+
+    /// The same, when the caller reads the refusal itself.
+    pub(super) async fn in_time<T>(&self, call: impl Future<Output = T>) -> Result<T, Fault> {
+        let answer = tokio::time::timeout(self.config.timeout, Box::pin(call)).await;
+        answer.map_err(|_| Fault::Failed(error(ErrorKind::Timeout)))
+    }
+
+    pub(super) fn pauses(&self) -> Pauses {
+        Pauses { until: Instant::now() + self.config.patience, next: FIRST_PAUSE }
+    }
+
+    /// Makes `call` until it is not refused for being one too many.
+    pub(super) async fn patiently<T, F>(&self, mut call: impl FnMut() -> F) -> Result<T>
+    where
+        F: Future<Output = Result<T, Fault>>,
+    {
+        let mut pauses = self.pauses();
+        loop {
+            match call().await {
+                Ok(answer) => return Ok(answer),
+                Err(Fault::Busy(busy)) => pauses.pause_for(busy).await?,
+                Err(Fault::Failed(failed)) => return Err(failed),
+            }
+        }
+    }
+
+    /// The items at `keys` that are there, from the authority, in no order.
+    pub(super) async fn get_all(&self, mut keys: Vec<Key>) -> Result<Vec<Item>> {
+        keys.sort_unstable();
+        keys.dedup();
+        let batches = keys.chunks(READ_BATCH).map(|batch| self.get_batch(batch));
+        let batches = batches.collect::<Vec<_>>();
+        let found: Vec<Vec<Item>> =
+            stream::iter(batches).buffer_unordered(self.parallel()).try_collect().await?;
+        Ok(found.into_iter().flatten().collect())
+    }
+
+    async fn get_batch(&self, keys: &[Key]) -> Result<Vec<Item>> {
+        let mut wanted: Vec<Item> = keys.iter().cloned().map(Key::into_item).collect();
+        let mut found = Vec::new();
+        let mut pauses = self.pauses();
+        loop {
+            let request = KeysAndAttributes::builder().consistent_read(true);
+            let request = request.set_keys(Some(wanted)).build().map_err(unbuilt)?;
+            let answer = self
+                .patiently(|| {
+                    let get = self.client.batch_get_item();
+                    let get = get.request_items(&*self.table, request.clone());
+                    let get = get.customize().config_override(self.repeatable());
+                    self.timed(Effect::Reads, get.send())
+                })
+                .await?;
+            let items = answer.responses.unwrap_or_default().into_values().flatten();
+            let before = found.len();
+            found.extend(items);
+            let left = answer.unprocessed_keys.unwrap_or_default().into_values().next();
+            match left.map(|left| left.keys).filter(|keys| !keys.is_empty()) {
+                None => return Ok(found),
+                Some(left) => wanted = left,
+            }
+            // An answer that is cut because it is long is no sign of trouble.
+            if found.len() == before {
+                pauses.pause().await?;
+            }
+        }
+    }
+
+    /// All steps, or none. Every repetition carries the same token, so that none after a lost answer is
+    /// a second transaction, whatever came in between.
+    pub(super) async fn transact(&self, steps: &[TransactWriteItem]) -> Result<Outcome> {
+        let token = token()?;
+        self.patiently(|| async {
+            let call = self.client.transact_write_items().client_request_token(&token);
+            let call = call.set_transact_items(Some(steps.to_vec()));
+            let call = call.customize().config_override(self.repeatable()).send();
+            let Err(failed) = self.in_time(call).await? else { return Ok(Outcome::Done) };
+            let Some(TransactWriteItemsError::TransactionCanceledException(cancelled)) =
+                failed.as_service_error()
+            else {
+                return Err(classify(Effect::Writes, &failed));
+            };
+            let reasons = cancelled.cancellation_reasons().iter();
+            let reasons: Vec<_> = reasons
+                .map(|reason| (reason.code().unwrap_or_default(), reason.message()))
+                .collect();
+            judge(&reasons)
+        })
+        .await
+    }
+
+    /// Deletes without conditions, in batches, until all are done. A batch names no key twice.
+    pub(super) async fn delete_all(&self, mut keys: Vec<Key>) -> Result<()> {
+        keys.sort_unstable();
+        keys.dedup();
+        let requests = keys.into_iter().map(deleting).collect::<Result<Vec<_>>>()?;
+        let batches = requests.chunks(WRITE_BATCH).map(|batch| self.write_batch(batch.to_vec()));
+        let batches = batches.collect::<Vec<_>>();
+        let is_one = batches.len() <= 1;
+        let done = stream::iter(batches).buffer_unordered(self.parallel()).try_collect().await;
+        done.map_err(|failed| if is_one { failed } else { uncertain(failed) })
+    }
+
+    async fn write_batch(&self, mut requests: Vec<WriteRequest>) -> Result<()> {
+        let mut pauses = self.pauses();
+        loop {
+            let answer = self
+                .patiently(|| {
+                    let call = self.client.batch_write_item();
+                    let call = call.request_items(&*self.table, requests.clone());
+                    let call = call.customize().config_override(self.repeatable());
+                    self.timed(Effect::Writes, call.send())
+                })
+                .await?;
+            let left = answer.unprocessed_items.unwrap_or_default();
+            let left: Vec<_> = left.into_values().flatten().collect();
+            if left.is_empty() {
+                return Ok(());
+            }
+            requests = left;
+            pauses.pause().await?;
+        }
+    }
+}
+
+/// 32 random digits.
+fn token() -> Result<String> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).map_err(|cause| error(ErrorKind::Unavailable).caused_by(cause))?;
+    Ok(format!("{:032x}", u128::from_be_bytes(bytes)))
+}
+
+/// For calls that must reach the server at most once.
+pub(super) fn once() -> Builder {
+    Config::builder().retry_config(RetryConfig::disabled())
+}
+
+/// What the reasons of a cancelled transaction come to.
+fn judge(reasons: &[(&str, Option<&str>)]) -> Result<Outcome, Fault> {
+    let refused: Vec<bool> =
+        reasons.iter().map(|(code, _)| *code == "ConditionalCheckFailed").collect();
+    if refused.contains(&true) {
+        return Ok(Outcome::Refused(refused));
+    }
+    if reasons.iter().any(|(code, _)| is_busy(code)) {
+        return Err(Fault::Busy(error(ErrorKind::Unavailable)));
+    }
+    let named = reasons.iter().find(|(code, _)| !matches!(*code, "" | "None"));
+    let (code, message) = named.copied().unwrap_or_default();
+    Err(Fault::Failed(error(kind_of(code, message.unwrap_or_default(), None))))
+}
+
+/// A request that lacks a part; a defect of this file.
+pub(super) fn unbuilt(cause: aws_sdk_dynamodb::error::BuildError) -> Error {
+    error(ErrorKind::InvalidInput { what: "a request can't be built".into() }).caused_by(cause)
+}
+
+fn deleting(key: Key) -> Result<WriteRequest> {
+    let delete = DeleteRequest::builder().set_key(Some(key.into_item())).build();
+    Ok(WriteRequest::builder().delete_request(delete.map_err(unbuilt)?).build())
+}
+
+/// Pauses that grow and are spread, until patience is over.
+#[derive(Debug)]
+pub(super) struct Pauses {
+    until: Instant,
+    next: Duration,
+}
+
+impl Pauses {
+    /// Waits, or is `Unavailable` when patience is over.
+    pub(super) async fn pause(&mut self) -> Result<()> {
+        self.pause_for(error(ErrorKind::Unavailable)).await
+    }
+
+    /// Waits, or fails with `reason` when patience is over.
+    async fn pause_for(&mut self, reason: Error) -> Result<()> {
+        let spread = getrandom::u32().unwrap_or(u32::MAX / 2);
+        let pause = self.next.mul_f64(f64::from(spread) / f64::from(u32::MAX));
+        if Instant::now() + pause > self.until {
+            return Err(reason);
+        }
+        self.next = (self.next * 2).min(LONGEST_PAUSE);
+        tokio::time::sleep(pause).await;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_condition_weighs_more_than_a_conflict() {
+        let refused = judge(&[("None", None), ("TransactionConflict", None)]);
+        assert!(matches!(refused, Err(Fault::Busy(_))));
+        let refused = judge(&[("ConditionalCheckFailed", None), ("TransactionConflict", None)]);
+        assert_eq!(refused.unwrap(), Outcome::Refused(vec![true, false]));
+        let large = judge(&[("ValidationError", Some("Item size has exceeded the maximum"))]);
+        let large = large.map_err(Fault::into_error).unwrap_err();
+        assert!(matches!(large.kind(), ErrorKind::TooLarge { .. }));
+    }
+}

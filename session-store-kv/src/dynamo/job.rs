@@ -1,0 +1,210 @@
+//! What was begun and is not finished, so that a crash in the middle is finished by the next call or
+//! the next sweep.
+//!
+//! The entries of a deleted user outlive the sessions: as long as they are there, a repeated deletion
+//! names every session that a cache may still hold.
+
+use session_store_core::{Deleted, Result, SessionIds, Timestamp, UserId};
+
+use super::call::Outcome;
+use super::error::{corrupt, uncertain};
+use super::key::{JOBS, Key};
+use super::look::Entry;
+use super::query::Query;
+use super::row::{Depth, Item, Row, Stored, item, number, text};
+use super::step::Terms;
+use super::store::DynamoStore;
+
+/// How many sessions are read before they are removed.
+const CHUNK: usize = 500;
+
+/// One thing begun.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Job {
+    user: UserId,
+    /// The user's barrier when it was begun; a later one takes its place.
+    barrier: u64,
+    work: Work,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Work {
+    /// Write down what a revoke-all meant.
+    End,
+    /// Remove the sessions of a deleted user. Until `until` their names are kept.
+    Remove { until: Timestamp },
+    /// The sessions are gone; their names may go too.
+    Forget,
+}
+
+impl Job {
+    pub(super) fn end(user: &UserId, barrier: u64) -> Self {
+        Self { user: user.clone(), barrier, work: Work::End }
+    }
+
+    pub(super) fn remove(user: &UserId, barrier: u64, until: Timestamp) -> Self {
+        Self { user: user.clone(), barrier, work: Work::Remove { until } }
+    }
+
+    fn read(item: &Item) -> Result<Self> {
+        let row = Row::of(item)?;
+        let user = UserId::new(row.text("user")?).map_err(|_| corrupt())?;
+        let work = match row.text("work")? {
+            "end" => Work::End,
+            "remove" => Work::Remove { until: row.time("until")? },
+            "forget" => Work::Forget,
+            _ => return Err(corrupt()),
+        };
+        Ok(Self { user, barrier: row.number("barrier")?, work })
+    }
+
+    pub(super) fn item(&self) -> Item {
+        let mut item = item(Key::job(&self.user), "job");
+        let mut put = |name: &str, value| _ = item.insert(name.to_owned(), value);
+        put("user", text(self.user.as_str()));
+        put("barrier", number(self.barrier));
+        put("work", text(self.work.name()));
+        if let Work::Remove { until } = self.work {
+            put("until", number(until.as_millis()));
+        }
+        item
+    }
+
+    /// It is still the one that was begun.
+    fn unchanged(&self) -> Terms {
+        Terms::when("#barrier = :barrier AND #work = :work")
+            .with(":barrier", number(self.barrier))
+            .with(":work", text(self.work.name()))
+    }
+}
+
+impl Work {
+    fn name(self) -> &'static str {
+        match self {
+            Self::End => "end",
+            Self::Remove { .. } => "remove",
+            Self::Forget => "forget",
+        }
+    }
+}
+
+impl DynamoStore {
+    /// Goes on with the deletion of a user who is gone, if one was begun and is not finished.
+    pub(super) async fn resume_deletion(&self, id: &UserId) -> Result<Option<Deleted>> {
+        match self.job(id).await? {
+            Some(job) if matches!(job.work, Work::Remove { .. }) => self.finish_removal(&job).await,
+            Some(job) if job.work == Work::Forget => {
+                self.forget_names(&job).await.map_err(uncertain)?;
+                // Some names may be missing already. Who asks must not believe that he has them all.
+                Ok(None)
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Removes what is left of a deleted user. `None`: somebody else has finished it meanwhile, and
+    /// not every name is known.
+    pub(super) async fn finish_removal(&self, job: &Job) -> Result<Option<Deleted>> {
+        self.remove_and_name(job).await.map_err(uncertain)
+    }
+
+    async fn remove_and_name(&self, job: &Job) -> Result<Option<Deleted>> {
+        let entries = self.entries_behind(job).await?;
+        if self.job(&job.user).await?.as_ref() != Some(job) {
+            return Ok(None);
+        }
+        self.remove(&job.user, &entries).await?;
+        let next = Job { work: Work::Forget, ..job.clone() };
+        let step = self.calls.put_if(next.item(), &job.unchanged())?;
+        if self.calls.transact(&[step]).await? == Outcome::Done {
+            self.forget_names(&next).await?;
+        }
+        let sessions: SessionIds = entries.iter().map(|entry| entry.id).collect();
+        Ok(Some(Deleted { sessions }))
+    }
+
+    async fn forget_names(&self, job: &Job) -> Result<()> {
+        let entries = self.entries_behind(job).await?;
+        self.remove_entries(&job.user, &entries).await?;
+        self.forget_job(job).await
+    }
+
+    /// Finishes what others began. Names of deleted sessions stay until their quarantine is over, since
+    /// the deletion may be repeated by whoever saw it fail.
+    pub(super) async fn finish_jobs(&self, now: Timestamp) -> Result<()> {
+        for item in self.calls.query_all(Query::all(JOBS)).await? {
+            let job = Job::read(&item)?;
+            match job.work {
+                Work::End => {
+                    if let Some(owner) = self.owner(&job.user).await? {
+                        self.end_behind(&owner).await?;
+                    }
+                    self.forget_job(&job).await?;
+                }
+                Work::Remove { until } if now < until => {
+                    let entries = self.entries_behind(&job).await?;
+                    self.remove(&job.user, &entries).await?;
+                }
+                Work::Remove { .. } => _ = self.remove_and_name(&job).await?,
+                Work::Forget => self.forget_names(&job).await?,
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) async fn forget_job(&self, job: &Job) -> Result<()> {
+        let step = self.calls.delete_if(Key::job(&job.user), &job.unchanged())?;
+        // Refused: a later one has taken its place.
+        self.calls.transact(&[step]).await.map(drop)
+    }
+
+    async fn job(&self, user: &UserId) -> Result<Option<Job>> {
+        let item = self.calls.get(&Key::job(user)).await?;
+        item.map(|item| Job::read(&item)).transpose()
+    }
+
+    async fn entries_behind(&self, job: &Job) -> Result<Vec<Entry>> {
+        let mut entries = self.entries(&job.user).await?;
+        entries.retain(|entry| entry.stamp < job.barrier);
+        Ok(entries)
+    }
+
+    /// Removes the sessions that `entries` name, readable or not, from everywhere but the entries.
+    pub(super) async fn remove(&self, user: &UserId, entries: &[Entry]) -> Result<()> {
+        for chunk in entries.chunks(CHUNK) {
+            let keys = chunk.iter().map(|entry| Key::session(&entry.id)).collect();
+            let items = self.calls.get_all(keys).await?;
+            let mut places = Vec::new();
+            for stored in items.iter().filter_map(|item| Stored::read(item, Depth::Head).ok()) {
+                if stored.session.user_id.as_ref() != Some(user) {
+                    continue;
+                }
+                places.extend(stored.places());
+            }
+            self.calls.delete_all(places).await?;
+            // Last, so that whoever goes on after a crash still finds the way to the places.
+            let sessions = chunk.iter().map(|entry| Key::session(&entry.id));
+            self.calls.delete_all(sessions.collect()).await?;
+        }
+        Ok(())
+    }
+
+    pub(super) async fn remove_entries(&self, user: &UserId, entries: &[Entry]) -> Result<()> {
+        self.calls.delete_all(entries.iter().map(|entry| entry.key(user)).collect()).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_job_survives_the_item() {
+        let user = UserId::new("ada").unwrap();
+        let until = Timestamp::from_millis(7);
+        let forget = Job { work: Work::Forget, ..Job::end(&user, 3) };
+        for job in [Job::end(&user, 1), Job::remove(&user, 2, until), forget] {
+            assert_eq!(Job::read(&job.item()).unwrap(), job);
+        }
+    }
+}

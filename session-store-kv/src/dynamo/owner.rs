@@ -1,0 +1,272 @@
+//! The item of a user: the user, and the barriers that decide which of the sessions still count.
+//!
+//! A session carries the barrier it was created behind as its stamp. A revoke-all raises the user's
+//! barrier, and with that one write every session of a lower stamp is ended, found by a list or not.
+
+use aws_sdk_dynamodb::types::AttributeValue;
+use session_store_core::{
+    Account, CredentialEpoch, Email, Error, ErrorKind, Json, PasswordHash, Projection, Reason,
+    Result, Revocation, Role, Session, Timestamp, User, UserId,
+};
+
+use super::error::corrupt;
+use super::key::Key;
+use super::row::{Item, Row, Stored, item, number, text};
+
+/// How many barriers are remembered with the moment and reason. Only sessions that no clean-up has
+/// reached need them.
+const MARKS: usize = 32;
+
+/// What is stored about a user who is there, or was.
+#[derive(Clone, Debug)]
+pub(super) struct Owner {
+    pub(super) id: UserId,
+    /// `None`: deleted. The rest stays, so that no epoch ever restarts.
+    pub(super) user: Option<User>,
+    /// What `create` checks.
+    pub(super) epoch: u64,
+    /// What readers check.
+    pub(super) barrier: u64,
+    /// Sessions of a lower stamp belong to a user who was deleted.
+    pub(super) deleted_below: u64,
+    pub(super) deleted_until: Option<Timestamp>,
+    /// The latest barriers, oldest first.
+    pub(super) marks: Vec<Mark>,
+    pub(super) rev: u64,
+}
+
+/// One revoke-all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Mark {
+    pub(super) barrier: u64,
+    pub(super) end: Revocation,
+}
+
+/// A session seen together with its user.
+#[derive(Clone, Debug)]
+pub(super) struct Judged {
+    /// With the revocation that a barrier means, whether a clean-up has written it or not.
+    pub(super) stored: Stored,
+    /// Whether the revocation is not written yet.
+    pub(super) is_unwritten: bool,
+}
+
+impl Judged {
+    /// The session as it was before a barrier ended it.
+    pub(super) fn before(&self) -> Session {
+        Session { revoked: None, ..self.stored.session.clone() }
+    }
+}
+
+impl Owner {
+    /// A user of whom nothing is stored. The barrier begins with the time: if somebody has taken an
+    /// earlier item of this id away by hand, none of its sessions may count for the newcomer.
+    pub(super) fn new(user: &User, now: Timestamp) -> Self {
+        let barrier = u64::try_from(now.as_millis()).unwrap_or(0);
+        Self {
+            id: user.id.clone(),
+            user: Some(user.clone()),
+            epoch: 0,
+            barrier,
+            deleted_below: barrier,
+            deleted_until: None,
+            marks: Vec::new(),
+            rev: 1,
+        }
+    }
+
+    pub(super) fn read(item: &Item) -> Result<Self> {
+        let row = Row::of(item)?;
+        let id = UserId::new(row.text("id")?).map_err(|_| corrupt())?;
+        let user = if row.has("role") { Some(user(row, id.clone())?) } else { None };
+        Ok(Self {
+            id,
+            user,
+            epoch: row.number("epoch")?,
+            barrier: row.number("barrier")?,
+            deleted_below: row.number("deleted_below")?,
+            deleted_until: row.maybe_time("deleted_until")?,
+            marks: row.texts("marks")?.into_iter().map(Mark::parse).collect::<Result<_>>()?,
+            rev: row.number("rev")?,
+        })
+    }
+
+    /// The item that [`Owner::read`] reads.
+    pub(super) fn item(&self) -> Item {
+        let mut item = item(Key::user(&self.id), "user");
+        let mut put = |name: &str, value| _ = item.insert(name.to_owned(), value);
+        put("id", text(self.id.as_str()));
+        put("epoch", number(self.epoch));
+        put("barrier", number(self.barrier));
+        put("deleted_below", number(self.deleted_below));
+        put("rev", number(self.rev));
+        put("marks", self.marks());
+        if let Some(until) = self.deleted_until {
+            put("deleted_until", number(until.as_millis()));
+        }
+        let Some(user) = &self.user else { return item };
+        put("is_verified", AttributeValue::Bool(user.is_verified));
+        put("role", text(user.role.as_str()));
+        put("created_at", number(user.created_at.as_millis()));
+        put("claims", text(user.claims.as_str()));
+        put("version", number(user.version));
+        if let Some(email) = &user.email {
+            put("email", text(email.as_str()));
+        }
+        if let Some(hash) = &user.password_hash {
+            put("password_hash", text(hash.expose()));
+        }
+        if let Some(at) = user.last_login_at {
+            put("last_login_at", number(at.as_millis()));
+        }
+        item
+    }
+
+    /// The marks as the item has them.
+    pub(super) fn marks(&self) -> AttributeValue {
+        AttributeValue::L(self.marks.iter().map(|mark| text(mark.to_string())).collect())
+    }
+
+    pub(super) fn account(&self) -> Option<Account> {
+        let user = self.user.clone()?;
+        Some(Account { user, credential_epoch: CredentialEpoch(self.epoch) })
+    }
+
+    /// What a reader of one of the user's sessions learns; `None` for a deleted user.
+    pub(super) fn projection(&self, with_email: bool) -> Option<Projection> {
+        let user = self.user.as_ref()?;
+        Some(Projection {
+            id: user.id.clone(),
+            role: user.role.clone(),
+            is_verified: user.is_verified,
+            claims: user.claims.clone(),
+            email: user.email.clone().filter(|_| with_email),
+        })
+    }
+
+    /// Checks a login that verified the user's credentials in `verified`.
+    pub(super) fn check_login(&self, verified: CredentialEpoch) -> Result<()> {
+        if self.user.is_none() {
+            return Err(super::error::error(ErrorKind::UnknownUser));
+        }
+        if verified.0 < self.epoch {
+            return Err(super::error::error(ErrorKind::StaleCredentials));
+        }
+        Ok(())
+    }
+
+    /// Raises the barrier and makes every login fail that was verified before.
+    pub(super) fn raise(&mut self, end: Option<Revocation>) {
+        self.epoch += 1;
+        self.barrier += 1;
+        if let Some(end) = end {
+            self.marks.push(Mark { barrier: self.barrier, end });
+            let surplus = self.marks.len().saturating_sub(MARKS);
+            self.marks.drain(..surplus);
+        }
+    }
+
+    /// `stored` with the revocation that a barrier means for it; `None` when its user is gone.
+    pub(super) fn judge(&self, mut stored: Stored) -> Option<Judged> {
+        if self.user.is_none() || stored.stamp < self.deleted_below {
+            return None;
+        }
+        let is_behind = stored.stamp < self.barrier && stored.session.revoked.is_none();
+        if is_behind {
+            let mark = self.marks.iter().find(|mark| mark.barrier > stored.stamp);
+            let end = mark.map(|mark| mark.end);
+            // Somebody has taken the marks away by hand; the barrier still stands.
+            let end = end.unwrap_or(Revocation {
+                at: stored.session.last_seen_at,
+                reason: Reason::LogoutEverywhere,
+            });
+            stored.session.revoked = Some(end);
+            stored.session.version += 1;
+            stored.ended_by = Some(mark.map_or(self.barrier, |mark| mark.barrier));
+        }
+        Some(Judged { stored, is_unwritten: is_behind })
+    }
+}
+
+impl std::fmt::Display for Mark {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}:{}:{}", self.barrier, self.end.at.as_millis(), self.end.reason.as_str())
+    }
+}
+
+impl Mark {
+    fn parse(text: &str) -> Result<Self> {
+        let mut parts = text.split(':');
+        let mut next = || parts.next().ok_or_else(corrupt);
+        let barrier = next()?.parse().map_err(|_| corrupt())?;
+        let at = next()?.parse().map_err(|_| corrupt())?;
+        let reason = Reason::parse(next()?).unwrap_or(Reason::Admin);
+        Ok(Self { barrier, end: Revocation { at: Timestamp::from_millis(at), reason } })
+    }
+}
+
+fn user(row: Row<'_>, id: UserId) -> Result<User> {
+    let checked = |_: Error| corrupt();
+    Ok(User {
+        id,
+        email: row.maybe_text("email")?.map(Email::parse).transpose().map_err(checked)?,
+        password_hash: row
+            .maybe_text("password_hash")?
+            .map(PasswordHash::new)
+            .transpose()
+            .map_err(checked)?,
+        is_verified: row.flag("is_verified")?,
+        role: Role::new(row.text("role")?).map_err(checked)?,
+        created_at: row.time("created_at")?,
+        last_login_at: row.maybe_time("last_login_at")?,
+        claims: Json::trusted(row.text("claims")?),
+        version: row.number("version")?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn owner() -> Owner {
+        let mut user = User::new(UserId::new("ada").unwrap(), Timestamp::from_millis(5));
+        user.email = Some(Email::parse("Ada@example.org").unwrap());
+        user.password_hash = Some(PasswordHash::new("$argon2id$").unwrap());
+        user.last_login_at = Some(Timestamp::from_millis(9));
+        Owner::new(&user, Timestamp::EPOCH)
+    }
+
+    fn end(at: i64) -> Revocation {
+        Revocation { at: Timestamp::from_millis(at), reason: Reason::LogoutEverywhere }
+    }
+
+    #[test]
+    fn a_user_survives_the_item() {
+        let mut owner = owner();
+        owner.raise(Some(end(7)));
+        owner.deleted_until = Some(Timestamp::from_millis(1));
+        let again = Owner::read(&owner.item()).unwrap();
+        assert_eq!(again.account(), owner.account());
+        assert_eq!((again.marks, again.barrier, again.epoch), (owner.marks, 1, 1));
+        assert_eq!(again.deleted_until, owner.deleted_until);
+    }
+
+    #[test]
+    fn an_item_of_another_format_is_refused_and_named() {
+        let mut item = owner().item();
+        item.insert("v".to_owned(), number(2));
+        let error = Owner::read(&item).unwrap_err();
+        assert!(error.to_string().contains("format 2"), "{error}");
+        assert!(matches!(error.kind(), ErrorKind::SchemaMismatch { .. }));
+    }
+
+    #[test]
+    fn only_the_latest_barriers_are_remembered() {
+        let mut owner = owner();
+        for turn in 0..100 {
+            owner.raise(Some(end(turn)));
+        }
+        assert_eq!((owner.marks.len(), owner.barrier), (MARKS, 100));
+        assert_eq!(owner.marks[0].barrier, 69);
+    }
+}

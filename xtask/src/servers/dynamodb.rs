@@ -1,0 +1,78 @@
+//! A server that speaks DynamoDB's protocol: `ministack` from the Python package index, in an environment
+//! of its own under the user's cache.
+
+use std::fs::{self, File};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use super::install::{Wanted, find, free_port};
+use super::{Addresses, Started};
+use crate::cli::{Failure, say};
+
+/// The version that the adapter's tests were written against.
+const MINISTACK: &str = "ministack==1.5.33";
+const PYTHON: Wanted = Wanted { program: "python3", package: "python3-venv", elsewhere: "" };
+
+pub(super) fn start(folder: &Path, _others: &Addresses) -> Result<Started, Failure> {
+    let program = installed()?;
+    let failed = |error: std::io::Error| Failure::io("ministack", &error);
+    let port = free_port()?;
+    let log = folder.join("log");
+    let mut command = Command::new(program);
+    // It would listen everywhere if it were not told.
+    command.env("BIND_HOST", "127.0.0.1").env("GATEWAY_PORT", port.to_string());
+    command.current_dir(folder).stdin(Stdio::null()).stdout(Stdio::null());
+    command.stderr(File::create(&log).map_err(failed)?);
+    let mut child = command.spawn().map_err(failed)?;
+    let end = Instant::now() + Duration::from_mins(1);
+    while TcpStream::connect(("127.0.0.1", port)).is_err() {
+        if child.try_wait().map_err(failed)?.is_some() || Instant::now() > end {
+            let said = fs::read_to_string(&log).unwrap_or_default();
+            return Err(Failure::new(format!("ministack does not start:\n{said}")));
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Ok(Started { url: format!("http://127.0.0.1:{port}"), pids: vec![child.id()] })
+}
+
+/// The program; installed if it is not there.
+fn installed() -> Result<PathBuf, Failure> {
+    let python = find(&PYTHON)?;
+    let folder = environment()?;
+    let program = folder.join("bin/ministack");
+    // Written last, so that what was interrupted is begun again.
+    let mark = folder.join("complete");
+    if mark.is_file() && program.is_file() {
+        return Ok(program);
+    }
+    say(&format!("servers: ministack is missing; pip install {MINISTACK}"));
+    let venv = Command::new(python).args(["-m", "venv", "--clear"]).arg(&folder).output();
+    check(venv, "python3 -m venv; on Debian as root: apt-get install python3-venv")?;
+    let pip = Command::new(folder.join("bin/pip"))
+        .args(["install", "--quiet", "--disable-pip-version-check", MINISTACK])
+        .output();
+    check(pip, "pip install")?;
+    File::create(&mark).map_err(|error| Failure::io("ministack", &error))?;
+    Ok(program)
+}
+
+/// Where the environment lies: it outlives this checkout, since it takes 90 MB.
+fn environment() -> Result<PathBuf, Failure> {
+    let path = |name: &str| std::env::var_os(name).map(PathBuf::from);
+    let cache = path("XDG_CACHE_HOME").or_else(|| path("HOME").map(|home| home.join(".cache")));
+    let cache = cache.filter(|path| path.is_absolute()).ok_or_else(|| {
+        Failure::new("neither XDG_CACHE_HOME nor HOME says where ministack may be installed")
+    })?;
+    Ok(cache.join("session-store").join(MINISTACK.replace("==", "-")))
+}
+
+fn check(done: std::io::Result<std::process::Output>, what: &str) -> Result<(), Failure> {
+    let output = done.map_err(|error| Failure::io(what, &error))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    Err(Failure::new(format!("{what}: {said}")))
+}
