@@ -1,4 +1,14 @@
-//! DynamoDB and Cloudflare Workers KV for `session-store`: nothing here yet.
+//! Serverless back ends for `session-store`: Cloudflare Workers KV as a cache and D1 as the primary
+//! store of a Worker.
 //!
-//! The adapter arrives with its conformance run against a real server; until then this crate is
-//! empty, so that nothing pretends to work.
+//! Everything here compiles on every target, so that a workspace can be checked on a developer's
+//! machine; a call into a Worker's runtime panics anywhere but in a Worker.
+
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+#[cfg(any(feature = "workers-kv", feature = "d1"))]
+mod said;
+#[cfg(feature = "workers-kv")]
+pub mod workers;
+#[cfg(feature = "d1")]
+pub mod d1;

@@ -15,6 +15,7 @@ mod servers;
 mod test;
 mod tidy;
 mod violation;
+mod workerd;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
