@@ -10,10 +10,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use session_store_core::conformance::{
-    AdapterReport, Filter, Report, SecondaryHarness, layered_cases, run_layered, run_secondary,
-    secondary_cases,
+    AdapterReport, Filter, PrimaryHarness, Report, SecondaryHarness, layered_cases, primary_cases,
+    run_layered, run_primary, run_secondary, secondary_cases,
 };
 use session_store_core::{Error, ErrorKind, Result};
+use session_store_kv::d1::D1Harness;
 use session_store_kv::workers::{KvClock, WorkersKvHarness};
 use session_store_memory::MemoryHarness;
 use worker::send::SendFuture;
@@ -55,6 +56,7 @@ impl Asked {
     fn cases(&self) -> Vec<&'static str> {
         match self.pair() {
             Some(_) => layered_cases(),
+            None if self.suite == "d1" => primary_cases(),
             None => secondary_cases(),
         }
     }
@@ -83,14 +85,21 @@ fn cache(asked: &Asked, env: &Env, name: &str) -> worker::Result<&'static dyn Se
     }
 }
 
+fn primary(env: &Env, name: &str) -> worker::Result<&'static dyn PrimaryHarness> {
+    match name {
+        "memory" => Ok(keep(MemoryHarness::default())),
+        "d1" => Ok(keep(D1Harness::new(env))),
+        _ => Err(format!("no primary store is called {name:?}").into()),
+    }
+}
+
 async fn run(asked: &Asked, env: &Env) -> worker::Result<AdapterReport> {
     let filter = asked.case.clone().map_or(Filter::All, Filter::Named);
     match asked.pair() {
-        Some(("memory", second)) => {
-            let primary = keep(MemoryHarness::default());
-            Ok(run_layered(primary, cache(asked, env, second)?, &filter).await)
+        Some((first, second)) => {
+            Ok(run_layered(primary(env, first)?, cache(asked, env, second)?, &filter).await)
         }
-        Some((first, _)) => Err(format!("no primary store is called {first:?}").into()),
+        None if asked.suite == "d1" => Ok(run_primary(primary(env, "d1")?, &filter).await),
         None => Ok(run_secondary(cache(asked, env, &asked.suite)?, &filter).await),
     }
 }
