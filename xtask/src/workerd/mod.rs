@@ -12,10 +12,12 @@ use std::process::{Command, Stdio};
 use serde_json::Value;
 use session_store_core::conformance::AdapterReport;
 
-use crate::cli::Failure;
+use crate::cli::{Failure, Verdict, say};
 use crate::command::Program;
+use crate::test::Tally;
 
-const SCRIPTS: [&str; 4] = ["package.json", "package-lock.json", "modules.mjs", "suite.mjs"];
+const SCRIPTS: [&str; 5] =
+    ["package.json", "package-lock.json", "modules.mjs", "suite.mjs", "example.mjs"];
 
 /// Whether an adapter is tested inside the runtime.
 pub(crate) fn runs(adapter: &str) -> bool {
@@ -56,15 +58,46 @@ pub(crate) fn reports(
     Ok(reports)
 }
 
+/// Runs the Worker of `examples/workers`, and shows and counts what is checked of it.
+pub(crate) fn example(root: &Path) -> Result<Tally, Failure> {
+    let runtime = Runtime::prepare(root)?;
+    let modules = runtime.build(root, "session-store-worker")?;
+    let migration = root.join("examples/workers/migrations/0001_session_store.sql");
+    let paths = [&modules, &migration].map(|path| path.display().to_string());
+    let arguments = [vec!["example.mjs".to_owned()], paths.to_vec()].concat();
+    let mut tally = Tally::default();
+    let run = runtime.node(&arguments, |line| {
+        let Some(name) = line["check"].as_str() else { return Ok(()) };
+        let passed = line["passed"].as_bool() == Some(true);
+        let one = Tally { passed: passed.into(), failed: (!passed).into() };
+        tally = tally.plus(one);
+        let verdict = if passed { "ok" } else { "FAILED" };
+        say(&format!("{verdict:<6} {name} {}", line["detail"].as_str().unwrap_or_default()));
+        Ok(())
+    });
+    match run {
+        // Which check it was stands above.
+        Err(_) if tally.failed > 0 => Ok(tally),
+        run => run.map(|()| tally),
+    }
+}
+
+/// `cargo xtask workers`: the same, alone.
+pub(crate) fn run(root: &Path) -> Result<Verdict, Failure> {
+    let tally = example(root)?;
+    say(&format!("{} passed, {} failed", tally.passed, tally.failed));
+    Ok(tally.verdict())
+}
+
 /// Where the runtime is installed and Workers are built: inside the target folder.
-pub(crate) struct Runtime {
+struct Runtime {
     folder: PathBuf,
     target: PathBuf,
 }
 
 impl Runtime {
     /// Installs what the lock file names, unless that was done before.
-    pub(crate) fn prepare(root: &Path) -> Result<Self, Failure> {
+    fn prepare(root: &Path) -> Result<Self, Failure> {
         let target = target(root)?;
         let folder = target.join("workerd/runtime");
         let failed =
@@ -86,7 +119,7 @@ impl Runtime {
     }
 
     /// Builds a package of the workspace for workerd and returns the folder of its modules.
-    pub(crate) fn build(&self, root: &Path, package: &str) -> Result<PathBuf, Failure> {
+    fn build(&self, root: &Path, package: &str) -> Result<PathBuf, Failure> {
         const TARGET: &str = "wasm32-unknown-unknown";
         let build = Program::cargo(&format!("build --quiet --package {package} --target {TARGET}"));
         if !build.succeeds(root)? {
@@ -100,12 +133,12 @@ impl Runtime {
         let mut bindgen = Command::new("cargo");
         bindgen.args(["run", "--quiet", "--package", "workerd-bindgen", "--"]);
         bindgen.arg(&input).arg(&output).current_dir(root);
-        run(&mut bindgen)?;
+        execute(&mut bindgen)?;
         Ok(output)
     }
 
     /// Runs a script and shows every line that it prints to `see`.
-    pub(crate) fn node(
+    fn node(
         &self,
         arguments: &[String],
         mut see: impl FnMut(&Value) -> Result<(), Failure>,
@@ -136,12 +169,12 @@ fn install(folder: &Path) -> Result<(), Failure> {
     let mut npm = Command::new("npm");
     // The install scripts of the packages only fetch what the packages hold already.
     npm.args(["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]);
-    run(npm.current_dir(folder).stdout(Stdio::null()))?;
+    execute(npm.current_dir(folder).stdout(Stdio::null()))?;
     let stamp = folder.join("node_modules/.session-store");
     fs::write(&stamp, "").map_err(|error| Failure::io(&stamp.display().to_string(), &error))
 }
 
-fn run(command: &mut Command) -> Result<(), Failure> {
+fn execute(command: &mut Command) -> Result<(), Failure> {
     let name = command.get_program().to_string_lossy().into_owned();
     let status = command.stdin(Stdio::null()).status();
     let status = status.map_err(|error| Failure::io(&name, &error))?;
