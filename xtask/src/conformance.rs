@@ -23,7 +23,7 @@ use crate::test::Tally;
 use crate::workerd::{self, Time};
 
 /// Every name that `--adapter` takes, in the order of the matrix.
-const ADAPTERS: [&str; 23] = [
+const ADAPTERS: [&str; 24] = [
     "memory",
     "sqlite",
     "postgres",
@@ -47,6 +47,7 @@ const ADAPTERS: [&str; 23] = [
     "layered:postgres+valkey",
     "layered:memory+workers-kv",
     "layered:d1+workers-kv",
+    "layered:d1+workers-kv-edge",
 ];
 
 /// The caches on servers of the Redis family: name, variable and client library.

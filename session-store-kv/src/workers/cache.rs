@@ -1,5 +1,6 @@
 //! The cache: reads, blind writes and deletions of one KV namespace.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -37,6 +38,8 @@ pub struct WorkersKvCache {
     kv: KvStore,
     clock: Arc<dyn Clock>,
     edge_secs: Option<u64>,
+    /// In front of every key: empty, but for the suite, whose cases share a namespace.
+    prefix: Arc<str>,
 }
 
 impl WorkersKvCache {
@@ -50,13 +53,28 @@ impl WorkersKvCache {
 
     /// The namespace behind a binding that was found already.
     pub fn new(kv: KvStore, config: &WorkersKvConfig, clock: Arc<dyn Clock>) -> Result<Self> {
-        Ok(Self { kv, clock, edge_secs: config.edge_secs()? })
+        Ok(Self { kv, clock, edge_secs: config.edge_secs()?, prefix: "".into() })
+    }
+
+    #[cfg(feature = "conformance")]
+    pub(crate) fn prefixed(self, prefix: &str) -> Self {
+        Self { prefix: prefix.into(), ..self }
+    }
+
+    /// The key as KV knows it.
+    fn name<'a>(&self, key: &'a CacheKey) -> Result<Cow<'a, str>> {
+        if self.prefix.is_empty() {
+            return check_key(key.as_str()).map(Cow::Borrowed);
+        }
+        let name = format!("{}{}", self.prefix, key.as_str());
+        check_key(&name)?;
+        Ok(Cow::Owned(name))
     }
 
     async fn read(&self, key: &CacheKey) -> Result<Option<Row>> {
-        let key = check_key(key)?;
+        let key = self.name(key)?;
         let bytes = SendFuture::new(async {
-            let read = self.kv.get(key);
+            let read = self.kv.get(&key);
             let read = match self.edge_secs {
                 Some(secs) => read.cache_ttl(secs),
                 None => read,
@@ -68,11 +86,11 @@ impl WorkersKvCache {
     }
 
     async fn put(&self, key: &CacheKey, row: &Row) -> Result<()> {
-        let key = check_key(key)?;
+        let key = self.name(key)?;
         let now = self.clock.now();
         SendFuture::new(async {
             let secs = row.physical_secs(now);
-            let put = self.kv.put_bytes(key, &row.seal(now));
+            let put = self.kv.put_bytes(&key, &row.seal(now));
             let put = async { put?.expiration_ttl(secs).execute().await };
             put.await.map_err(|error| classify(Asked::Write, &error))
         })
@@ -80,9 +98,9 @@ impl WorkersKvCache {
     }
 
     async fn delete(&self, key: &CacheKey) -> Result<()> {
-        let key = check_key(key)?;
+        let key = self.name(key)?;
         SendFuture::new(async {
-            self.kv.delete(key).await.map_err(|error| classify(Asked::Write, &error))
+            self.kv.delete(&key).await.map_err(|error| classify(Asked::Write, &error))
         })
         .await
     }
@@ -135,7 +153,7 @@ impl SecondaryStore for WorkersKvCache {
     }
 
     async fn reserve(&self, key: &CacheKey, _ttl: Ttl) -> Result<Reservation> {
-        check_key(key)?;
+        self.name(key)?;
         let mut token = [0; 16];
         getrandom::fill(&mut token).map_err(|_| Error::new(ErrorKind::Unavailable, NAME))?;
         Ok(Reservation::Granted(Record::lease(&token)))

@@ -1,6 +1,6 @@
 //! What Workers KV's errors mean to a caller. There are no codes: the text is all there is.
 
-use session_store_core::{CacheKey, Error, ErrorKind};
+use session_store_core::{Error, ErrorKind};
 use worker::kv::KvError;
 
 use super::row::MAX_RECORD;
@@ -20,11 +20,7 @@ pub(crate) enum Asked {
 }
 
 /// Refuses what KV would refuse, before it is asked.
-pub(crate) fn check_key(key: &CacheKey) -> Result<&str, Error> {
-    check(key.as_str())
-}
-
-fn check(key: &str) -> Result<&str, Error> {
+pub(crate) fn check_key(key: &str) -> Result<&str, Error> {
     if key.len() > MAX_KEY {
         let kind = ErrorKind::TooLarge { what: "cache key", limit: MAX_KEY };
         return Err(Error::new(kind, NAME));
@@ -79,16 +75,16 @@ mod tests {
 
     #[test]
     fn keys_are_refused_before_the_call() {
-        assert!(check(&"k".repeat(512)).is_ok());
+        assert!(check_key(&"k".repeat(512)).is_ok());
         let limit = ErrorKind::TooLarge { what: "cache key", limit: 512 };
-        assert_eq!(check(&"k".repeat(513)).unwrap_err().kind(), &limit);
+        assert_eq!(check_key(&"k".repeat(513)).unwrap_err().kind(), &limit);
         // Bytes count, not characters.
-        assert_eq!(check(&"\u{e9}".repeat(257)).unwrap_err().kind(), &limit);
+        assert_eq!(check_key(&"\u{e9}".repeat(257)).unwrap_err().kind(), &limit);
         for forbidden in ["", ".", ".."] {
-            let error = check(forbidden).unwrap_err();
+            let error = check_key(forbidden).unwrap_err();
             assert!(matches!(error.kind(), ErrorKind::InvalidInput { .. }), "{forbidden:?}");
         }
-        assert!(check("...").is_ok());
+        assert!(check_key("...").is_ok());
     }
 
     #[test]

@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use session_store_core::conformance::{Guard, SecondaryHarness, TestClock};
-use session_store_core::{BoxFuture, CacheKey, Clock, Result, SecondaryStore};
+use session_store_core::{BoxFuture, CacheKey, Clock, Error, ErrorKind, Result, SecondaryStore};
 use worker::Delay;
 use worker::kv::KvStore;
 use worker::send::SendFuture;
 
-use super::{EdgeCached, WorkersKvCache, WorkersKvConfig};
+use super::error::NAME;
+use super::{WorkersKvCache, WorkersKvConfig};
 
 /// How long a case may take.
 const PATIENCE: Duration = Duration::from_mins(2);
@@ -26,42 +27,32 @@ pub trait KvClock: fmt::Debug + Send + Sync {
 /// A namespace of a running Worker.
 #[derive(Debug)]
 pub struct WorkersKvHarness {
-    name: &'static str,
     kv: KvStore,
     time: Arc<dyn KvClock>,
-    /// Whether it is seen through a location of the edge.
-    through_edge: bool,
 }
 
 impl WorkersKvHarness {
     /// The namespace `kv`, whose time passes by `time`.
     pub fn new(kv: KvStore, time: Arc<dyn KvClock>) -> Self {
-        Self { name: "workers-kv", kv, time, through_edge: false }
-    }
-
-    /// The same, seen through a location of the edge that keeps what it has read for a minute.
-    #[must_use]
-    pub fn through_edge(self) -> Self {
-        Self { name: "workers-kv-edge", through_edge: true, ..self }
+        Self { kv, time }
     }
 }
 
 #[async_trait]
 impl SecondaryHarness for WorkersKvHarness {
     fn name(&self) -> &'static str {
-        self.name
+        NAME
     }
 
     async fn open(&self, clock: &Arc<TestClock>) -> Result<(Arc<dyn SecondaryStore>, Guard)> {
         let clock: Arc<dyn Clock> = clock.clone();
         let config = WorkersKvConfig::default();
-        let cache = WorkersKvCache::new(self.kv.clone(), &config, Arc::clone(&clock))?;
-        let store: Arc<dyn SecondaryStore> = if self.through_edge {
-            Arc::new(EdgeCached::new(cache, clock))
-        } else {
-            Arc::new(cache)
-        };
-        Ok((store, Box::new(())))
+        let cache = WorkersKvCache::new(self.kv.clone(), &config, clock)?;
+        // Cases share the namespace, and some of their keys.
+        let mut random = [0; 8];
+        getrandom::fill(&mut random).map_err(|_| Error::new(ErrorKind::Unavailable, NAME))?;
+        let prefix = format!("{:016x}:", u64::from_be_bytes(random));
+        Ok((Arc::new(cache.prefixed(&prefix)), Box::new(())))
     }
 
     async fn pass_time(&self, clock: &TestClock, length: Duration) {

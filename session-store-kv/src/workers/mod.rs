@@ -34,6 +34,8 @@ mod host;
 mod edge;
 #[cfg(feature = "conformance")]
 mod harness;
+#[cfg(feature = "conformance")]
+mod locations;
 
 pub use cache::WorkersKvCache;
 pub use config::WorkersKvConfig;
@@ -42,3 +44,5 @@ pub use edge::EdgeCached;
 #[cfg(feature = "conformance")]
 pub use harness::{KvClock, WorkersKvHarness};
 pub use host::{WorkerClock, WorkerRuntime, scheduled_host, worker_host};
+#[cfg(feature = "conformance")]
+pub use locations::{edge_cases, run_edge};

@@ -15,7 +15,7 @@ const SLOTS: [&str; 7] =
     ["lib.rs", "config.rs", "store.rs", "cache.rs", "row.rs", "error.rs", "migrate.rs"];
 
 /// What one adapter has beyond the slots, and why. A path that ends in `/` is a folder: it holds `mod.rs` and slots.
-const EXTRA: [(&str, &str, &str); 57] = [
+const EXTRA: [(&str, &str, &str); 58] = [
     ("session-store-postgres", "schema.rs", "the checked names that statements are made of"),
     ("session-store-postgres", "transaction.rs", "what is begun again after a deadlock"),
     ("session-store-postgres", "pooler.rs", "how a pooler is noticed that breaks statements"),
@@ -60,6 +60,7 @@ const EXTRA: [(&str, &str, &str); 57] = [
     ("session-store-kv", "workers/", "Workers KV"),
     ("session-store-kv", "workers/host.rs", "the clock of a Worker and what follows its answer"),
     ("session-store-kv", "workers/edge.rs", "the edge that no simulator imitates"),
+    ("session-store-kv", "workers/locations.rs", "what must hold at that edge"),
     ("session-store-kv", "workers/harness.rs", "how the suite gets at a namespace"),
     ("session-store-kv", "d1/", "D1"),
     ("session-store-kv", "d1/database.rs", "statements, and a batch of them"),

@@ -15,10 +15,13 @@ use session_store_core::conformance::{
 };
 use session_store_core::{Error, ErrorKind, Result};
 use session_store_kv::d1::D1Harness;
-use session_store_kv::workers::{KvClock, WorkersKvHarness};
+use session_store_kv::workers::{KvClock, WorkersKvHarness, edge_cases, run_edge};
 use session_store_memory::MemoryHarness;
 use worker::send::SendFuture;
 use worker::{Context, Env, Fetcher, Request, Response, event};
+
+/// The namespace as two locations of the edge see it.
+const EDGE: &str = "workers-kv-edge";
 
 /// The clock of the namespaces, moved by whoever started the runtime.
 #[derive(Debug)]
@@ -55,6 +58,7 @@ impl Asked {
 
     fn cases(&self) -> Vec<&'static str> {
         match self.pair() {
+            Some((_, second)) if second == EDGE => edge_cases(),
             Some(_) => layered_cases(),
             None if self.suite == "d1" => primary_cases(),
             None => secondary_cases(),
@@ -79,8 +83,7 @@ fn cache(asked: &Asked, env: &Env, name: &str) -> worker::Result<&'static dyn Se
     let clock = Arc::new(Simulated(env.service("CLOCK")?));
     let harness = WorkersKvHarness::new(env.kv(asked.namespace())?, clock);
     match name {
-        "workers-kv" => Ok(keep(harness)),
-        "workers-kv-edge" => Ok(keep(harness.through_edge())),
+        "workers-kv" | EDGE => Ok(keep(harness)),
         _ => Err(format!("no cache is called {name:?}").into()),
     }
 }
@@ -96,6 +99,10 @@ fn primary(env: &Env, name: &str) -> worker::Result<&'static dyn PrimaryHarness>
 async fn run(asked: &Asked, env: &Env) -> worker::Result<AdapterReport> {
     let filter = asked.case.clone().map_or(Filter::All, Filter::Named);
     match asked.pair() {
+        Some((first, EDGE)) => {
+            let (primary, cache) = (primary(env, first)?, cache(asked, env, EDGE)?);
+            Ok(run_edge(primary, cache, asked.case.as_deref()).await)
+        }
         Some((first, second)) => {
             Ok(run_layered(primary(env, first)?, cache(asked, env, second)?, &filter).await)
         }
@@ -110,7 +117,8 @@ async fn fetch(request: Request, env: Env, _context: Context) -> worker::Result<
     match request.path().as_str() {
         "/cases" => Response::from_json(&asked.cases()),
         "/run" => {
-            let report = Report { adapters: vec![turn::in_turns(run(&asked, &env)).await?] };
+            let report =
+                Report { adapters: vec![Box::pin(turn::in_turns(run(&asked, &env))).await?] };
             Response::ok(report.to_json())
         }
         path => Response::error(format!("nothing is at {path}"), 404),
