@@ -129,6 +129,15 @@ async function story() {
   const forged = `${phone.cookie.slice(0, -4)}AAAA`;
   check("a forged secret is refused", (await me("near", forged)).status, 401);
   check("in the other location too", (await me("far", phone.cookie)).source, "kv");
+
+  // A database without its table answers nothing: what still works has not asked it.
+  await d1.prepare("ALTER TABLE sessions RENAME TO elsewhere").run();
+  const hit = await me("near", phone.cookie);
+  const miss = await me("near", laptop.cookie);
+  await d1.prepare("ALTER TABLE elsewhere RENAME TO sessions").run();
+  check("a hit asks the database nothing", [hit.status, hit.source], [200, "kv"]);
+  check("trouble is no logout", [miss.status, miss.cookie], [500, undefined]);
+
   await me("far", laptop.cookie);
   const devices = await ask("far", "/devices", { cookie: laptop.cookie });
   const names = devices.json.map((one) => [one.device, one.is_current]);

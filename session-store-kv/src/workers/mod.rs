@@ -2,7 +2,9 @@
 //!
 //! A Worker may do no I/O on behalf of another request, so everything is made per request: the
 //! [`host`](worker_host), the cache and the layered store over them. They are cheap, and no read is
-//! shared by two requests.
+//! shared by two requests. What a process would remember between requests is not: an isolate that has
+//! registered its cache once says so with `registered_before`, and a hit is one read of KV. A near cache
+//! is of no use here.
 //!
 //! ```no_run
 //! use session_store_core::{Layered, LayeredConfig, PrimaryStore, Ttl};
