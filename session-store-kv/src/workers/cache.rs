@@ -32,7 +32,8 @@ const BATCH: usize = 6;
 /// record. A record of another version is a miss.
 ///
 /// KV takes one write per second and key; one more is `Unavailable`, which a layered store passes
-/// by. A handle may not outlive its request.
+/// by. One invocation may ask KV a thousand times: a logout of more sessions at once ends them in the
+/// database, and says by which bound their entries are gone. A handle may not outlive its request.
 #[derive(Clone, Debug)]
 pub struct WorkersKvCache {
     kv: KvStore,

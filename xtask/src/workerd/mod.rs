@@ -21,7 +21,8 @@ const SCRIPTS: [&str; 5] =
 
 /// Whether an adapter is tested inside the runtime.
 pub(crate) fn runs(adapter: &str) -> bool {
-    adapter.contains("workers-kv") || adapter.contains("d1")
+    let mut stores = adapter.strip_prefix("layered:").unwrap_or(adapter).split('+');
+    stores.any(|store| store == "d1" || store.starts_with("workers-kv"))
 }
 
 /// How time passes for a Worker's namespaces.
