@@ -7,8 +7,8 @@ mod host;
 
 pub use host::{SystemClock, TokioRuntime, tokio_host};
 pub use session_store_core::*;
-#[cfg(feature = "dynamodb")]
-pub use session_store_kv::dynamo;
+#[cfg(any(feature = "d1", feature = "dynamodb", feature = "workers-kv"))]
+pub use session_store_kv as kv;
 #[cfg(feature = "memory")]
 pub use session_store_memory as memory;
 #[cfg(feature = "postgres")]

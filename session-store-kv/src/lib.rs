@@ -1,9 +1,16 @@
-//! DynamoDB and Cloudflare Workers KV for `session-store`.
+//! Serverless back ends for `session-store`: DynamoDB as a primary store and as a cache, Cloudflare
+//! Workers KV as a cache, and D1 as the primary store of a Worker.
 //!
-//! [`dynamo`] (feature `dynamodb`) is a primary store and a cache over the application's own client.
-//! Workers KV is to come; until its conformance run exists, nothing pretends to work.
+//! What is for Workers compiles on every target, so that a workspace can be checked on a developer's
+//! machine; a call into a Worker's runtime panics anywhere but in a Worker.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+#[cfg(feature = "d1")]
+pub mod d1;
 #[cfg(feature = "dynamodb")]
 pub mod dynamo;
+#[cfg(any(feature = "workers-kv", feature = "d1"))]
+mod said;
+#[cfg(feature = "workers-kv")]
+pub mod workers;

@@ -79,7 +79,16 @@ fn steps(members: &[Member]) -> Vec<Step> {
         Step::one("clippy", "clippy --workspace --all-targets --all-features -- -D warnings"),
         Step::new("clippy, each feature alone", &subsets(members)),
         Step { name: "doc", programs: vec![documented] },
-        Step::new("wasm32", &[wasm.to_owned(), format!("{wasm} --features conformance")]),
+        Step::new(
+            "wasm32",
+            &[
+                wasm.to_owned(),
+                format!("{wasm} --features conformance"),
+                // What it is built of: core, the adapters of a Worker, and the facade.
+                "check --package session-store-worker --target wasm32-unknown-unknown".to_owned(),
+                "check --package workerd-suite --target wasm32-unknown-unknown".to_owned(),
+            ],
+        ),
         Step::one("deny", "deny --all-features check licenses bans sources"),
     ]
 }

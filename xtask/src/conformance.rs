@@ -21,13 +21,15 @@ use crate::cli::{Failure, Verdict, complain, say};
 use crate::generated;
 use crate::servers::{Addresses, Lease};
 use crate::test::Tally;
+use crate::workerd::{self, Time};
 
 /// Every name that `--adapter` takes, in the order of the matrix.
-const ADAPTERS: [&str; 22] = [
+const ADAPTERS: [&str; 27] = [
     "memory",
     "sqlite",
     "postgres",
     "dynamodb",
+    "d1",
     "memory-cache",
     "dynamodb-cache",
     "redis",
@@ -35,6 +37,7 @@ const ADAPTERS: [&str; 22] = [
     "redis-cluster",
     "redis-sentinel",
     "valkey",
+    "workers-kv",
     "layered:memory+memory-cache",
     "layered:sqlite+memory-cache",
     "layered:postgres+memory-cache",
@@ -46,6 +49,9 @@ const ADAPTERS: [&str; 22] = [
     "layered:postgres+redis-sentinel",
     "layered:postgres+valkey",
     "layered:dynamodb+dynamodb-cache",
+    "layered:memory+workers-kv",
+    "layered:d1+workers-kv",
+    "layered:d1+workers-kv-edge",
 ];
 
 /// The caches on servers of the Redis family: name, variable and client library.
@@ -68,6 +74,7 @@ struct Asked {
     adapters: Vec<String>,
     json: Option<PathBuf>,
     filter: Option<String>,
+    time: Time,
 }
 
 impl Asked {
@@ -75,6 +82,10 @@ impl Asked {
         let mut asked = Self::default();
         let mut rest = arguments.iter();
         while let Some(flag) = rest.next() {
+            if flag == "--real-time" {
+                asked.time = Time::Real;
+                continue;
+            }
             let value = rest.next().ok_or_else(|| Failure::new(format!("{flag} needs a value")))?;
             match flag.as_str() {
                 "--adapter" if ADAPTERS.contains(&value.as_str()) => {
@@ -117,7 +128,7 @@ pub(crate) fn run(root: &Path, arguments: &[String]) -> Result<Verdict, Failure>
     let asked = Asked::parse(arguments)?;
     let servers = if asked.needs_servers() { Some(Lease::take(root)?) } else { None };
     let addresses = servers.as_ref().map(|servers| servers.addresses.clone()).unwrap_or_default();
-    let report = report(&asked, &addresses)?;
+    let report = report(root, &asked, &addresses)?;
     say(&report.text());
     if let Some(path) = &asked.json {
         let name = path.display().to_string();
@@ -137,7 +148,7 @@ pub(crate) fn run(root: &Path, arguments: &[String]) -> Result<Verdict, Failure>
 /// What the suite adds to the sum that `cargo xtask test` prints; writes nothing, but a ledger or a
 /// matrix that says something else than this run counts as a failure.
 pub(crate) fn tally(root: &Path, servers: &Addresses) -> Result<Tally, Failure> {
-    let report = report(&Asked::default(), servers)?;
+    let report = report(root, &Asked::default(), servers)?;
     say(&report.text());
     let mut stale = 0;
     for adapter in &report.adapters {
@@ -240,9 +251,10 @@ impl Hands {
     }
 }
 
-fn report(asked: &Asked, servers: &Addresses) -> Result<Report, Failure> {
+fn report(root: &Path, asked: &Asked, servers: &Addresses) -> Result<Report, Failure> {
     let filter = asked.filter.clone().map_or(Filter::All, Filter::Containing);
     let names: Vec<_> = ADAPTERS.into_iter().filter(|name| asked.wants(name)).collect();
+    let (inside, names): (Vec<_>, Vec<_>) = names.into_iter().partition(|name| workerd::runs(name));
     let next = AtomicUsize::new(0);
     let work = || -> Result<Vec<(usize, AdapterReport)>, Failure> {
         // A case runs on one thread, so each thread takes one adapter at a time.
@@ -268,8 +280,14 @@ fn report(asked: &Asked, servers: &Addresses) -> Result<Report, Failure> {
         }
         Ok::<_, Failure>(())
     })?;
-    adapters.sort_by_key(|(at, _)| *at);
-    Ok(Report { adapters: adapters.into_iter().map(|(_, report)| report).collect() })
+    let mut adapters: Vec<_> = adapters.into_iter().map(|(_, report)| report).collect();
+    if !inside.is_empty() {
+        let filter = asked.filter.as_deref();
+        adapters.extend(workerd::reports(root, &inside, filter, asked.time)?);
+    }
+    // In the order of the matrix, wherever they ran.
+    adapters.sort_by_key(|adapter| ADAPTERS.iter().position(|name| *name == adapter.name));
+    Ok(Report { adapters })
 }
 
 /// Every promise that is weaker than the strongest, with its bound.

@@ -15,6 +15,7 @@ mod servers;
 mod test;
 mod tidy;
 mod violation;
+mod workerd;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -31,6 +32,7 @@ usage: cargo xtask COMMAND
   conformance  every adapter against the suite; writes the ledgers and the matrix of README.md
   bench        what our code costs on top of the bare drivers, as ratios of one run
   faults       servers that die, hang and come back under load; `--case WORDS`, `--seconds N`
+  workers      the example Worker in workerd, with the cookies of two browsers
   servers      up, down or env: the private servers that the tests use
   mutants      the suite against stores, caches and nodes that are broken in one way each";
 
@@ -59,6 +61,7 @@ fn run(arguments: &[String]) -> Result<Verdict, Failure> {
             "bench" => bench::run(&root),
             "lint" => ci::lint(&root),
             "ci" => ci::run(&root),
+            "workers" => workerd::run(&root),
             "help" | "--help" | "-h" => {
                 say(USAGE);
                 Ok(Verdict::Held)

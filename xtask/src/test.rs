@@ -51,6 +51,8 @@ pub(crate) fn run(root: &Path) -> Result<Verdict, Failure> {
     sum = sum.plus(or_failed(crate::faults::tally(&servers.addresses)));
     say("\n== conformance");
     sum = sum.plus(or_failed(crate::conformance::tally(root, &servers.addresses)));
+    say("\n== the example Worker, in workerd");
+    sum = sum.plus(or_failed(crate::workerd::example(root)));
     for program in broken {
         complain(&format!("test: `{program}` failed"));
     }

@@ -39,6 +39,15 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
         Ok(())
     }
 
+    /// Takes the registration for granted: for a host that makes a store per request, and on which one
+    /// with the same primary and configuration was registered before.
+    ///
+    /// # Contract
+    /// - A hit then costs one operation of the cache, from the first lookup on \[X8-G-09\].
+    pub fn registered_before(&self) {
+        self.inner.is_registered.store(true, Ordering::Release);
+    }
+
     /// Whether the cache may be used: nobody else reckons with one that is not registered. The first
     /// requests wait for one of them to register it; after a failure it is left alone for a while.
     pub(super) async fn is_ready(&self) -> bool {

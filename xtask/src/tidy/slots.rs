@@ -15,7 +15,7 @@ const SLOTS: [&str; 7] =
     ["lib.rs", "config.rs", "store.rs", "cache.rs", "row.rs", "error.rs", "migrate.rs"];
 
 /// What one adapter has beyond the slots, and why. A path that ends in `/` is a folder: it holds `mod.rs` and slots.
-const EXTRA: [(&str, &str, &str); 62] = [
+const EXTRA: &[(&str, &str, &str)] = &[
     ("session-store-postgres", "schema.rs", "the checked names that statements are made of"),
     ("session-store-postgres", "transaction.rs", "what is begun again after a deadlock"),
     ("session-store-postgres", "pooler.rs", "how a pooler is noticed that breaks statements"),
@@ -74,6 +74,20 @@ const EXTRA: [(&str, &str, &str); 62] = [
     ("session-store-kv", "dynamo/single.rs", "calls about one item"),
     ("session-store-kv", "dynamo/call.rs", "deadlines, repetitions and batches"),
     ("session-store-kv", "dynamo/harness.rs", "how the suite gets at store and cache"),
+    ("session-store-kv", "said.rs", "the text of an error, which is all that a Worker is told"),
+    ("session-store-kv", "workers/", "Workers KV"),
+    ("session-store-kv", "workers/host.rs", "the clock of a Worker and what follows its answer"),
+    ("session-store-kv", "workers/edge.rs", "the edge that no simulator imitates"),
+    ("session-store-kv", "workers/locations.rs", "what must hold at that edge"),
+    ("session-store-kv", "workers/harness.rs", "how the suite gets at a namespace"),
+    ("session-store-kv", "d1/", "D1"),
+    ("session-store-kv", "d1/database.rs", "statements, and a batch of them"),
+    ("session-store-kv", "d1/read.rs", "statements that only read"),
+    ("session-store-kv", "d1/write.rs", "statements that create and change sessions"),
+    ("session-store-kv", "d1/ending.rs", "statements that end and remove sessions"),
+    ("session-store-kv", "d1/users.rs", "the store's statements about users"),
+    ("session-store-kv", "d1/log.rs", "the invalidation log, with its own statements"),
+    ("session-store-kv", "d1/harness.rs", "how the suite gets at the store"),
     ("session-store-memory", "tables.rs", "the tables that a database would have"),
     ("session-store-memory", "log.rs", "the invalidation log that triggers would write"),
     ("session-store-memory", "users.rs", "the store's operations on users"),

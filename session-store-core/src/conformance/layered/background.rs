@@ -89,12 +89,14 @@ async fn each_event_is_told_once(on: &PairBench) -> Outcome {
     told(&["created for true"])?;
     ensure(node.accepts(&old).await, "not accepted")?;
     told(&["authenticated"])?;
+    on.runtime.settle().await;
     let RotationOutcome::Rotated { token, .. } = node.app.rotate(&old).await? else {
         return expect("not rotated", "rotated");
     };
     told(&["rotated"])?;
     ensure(node.accepts(&token).await, "not accepted")?;
     on.runtime.settle().await;
+    super::twins::past_stale_fills(on, &node, token.id()).await?;
     on.runtime.advance(node.app.policy().rotation_grace);
     ensure(!node.accepts(&old).await, "a replaced secret was accepted")?;
     told(&["authenticated", "theft"])?;
@@ -110,7 +112,7 @@ async fn each_event_is_told_once(on: &PairBench) -> Outcome {
 }
 
 /// What `work` adds to the counters.
-async fn counted(
+pub(super) async fn counted(
     on: &PairBench,
     node: &super::Node,
     work: impl Future<Output = Outcome>,

@@ -18,6 +18,7 @@ mod background;
 mod clocks;
 mod eventual;
 mod shared;
+mod twins;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -245,7 +246,8 @@ pub async fn run_twisted(
         let work = async {
             let opened = open(Hands(primary, secondary, twist), case.namespace('l')).await;
             let (bench, _guards) = opened.map_err(|error| unopened(&error))?;
-            bench.runtime.drive((case.run)(&bench)).await?;
+            let run = twins::instead(&bench, case.name).unwrap_or(case.run);
+            bench.runtime.drive(run(&bench)).await?;
             Ok(bench.weakness.taken())
         };
         report.cases.push(judge(case, || primary.patience(), work).await);

@@ -44,6 +44,7 @@ async fn a_rotation_is_due_when_it_is(on: &PairBench) -> Outcome {
     ensure(!is_due(&node, &old).await?, "due too early")?;
     on.runtime.advance(Duration::from_millis(1));
     ensure(is_due(&node, &old).await?, "not due")?;
+    on.runtime.settle().await;
     let RotationOutcome::Rotated { token, .. } = node.app.rotate(&old).await? else {
         return ensure(false, "not rotated");
     };

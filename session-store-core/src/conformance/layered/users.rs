@@ -186,6 +186,11 @@ async fn an_unknown_cache_is_not_used(on: &PairBench) -> Outcome {
     reader.db.fail(Op::Register);
     ensure(reader.accepts(&token).await, "not accepted")?;
     expect(reader.db.count(Op::Find), 0)?;
+    // One like those of before, made for a single request.
+    let brief = on.node()?;
+    brief.app.store().registered_before();
+    ensure(brief.accepts(&token).await, "not accepted")?;
+    expect((brief.db.total(), brief.cache.total()), (0, 1))?;
     for cache in on.primary.caches().await? {
         on.primary.unregister(&cache.name).await?;
     }

@@ -124,7 +124,14 @@ async fn the_limit_holds_under_parallel_logins(on: &PrimaryBench) -> Outcome {
         .await?;
     let last = Session { last_seen_at: at(98), ..session(51, 1)? };
     let done = on.store.insert(&limited(last, 1, true), NOW).await?;
-    expect(done.evicted, vec![id(50)])
+    expect(done.evicted, vec![id(50)])?;
+    for (number, seen) in [(52, 10), (53, 97)] {
+        let other = Session { last_seen_at: at(seen), ..session(number, 1)? };
+        on.store.insert(&new(other), NOW).await?;
+    }
+    let newest = Session { last_seen_at: at(1), ..session(54, 1)? };
+    let done = on.store.insert(&limited(newest, 2, true), NOW).await?;
+    expect(done.evicted, vec![id(52), id(53)])
 }
 
 async fn a_full_user_is_refused_and_the_dead_do_not_count(on: &PrimaryBench) -> Outcome {

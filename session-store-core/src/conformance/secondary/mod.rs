@@ -3,6 +3,7 @@
 mod basics;
 mod lease;
 mod ttl;
+mod twins;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -87,7 +88,8 @@ pub async fn run(harness: &'static dyn SecondaryHarness, filter: &Filter) -> Ada
             let (namespace, weakness) = (case.namespace('c'), Weakness::default());
             let harness = Harness(harness);
             let bench = SecondaryBench { store, harness, clock, namespace, weakness };
-            (case.run)(&bench).await?;
+            let run = twins::instead(&bench, case.name).unwrap_or(case.run);
+            run(&bench).await?;
             Ok(bench.weakness.taken())
         };
         report.cases.push(judge(case, || harness.patience(), work).await);

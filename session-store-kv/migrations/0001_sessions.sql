@@ -1,0 +1,1 @@
+../../session-store-sqlite/migrations/0001_sessions.sql

@@ -1,0 +1,141 @@
+//! What D1's errors mean to a caller. There are no codes: the text is all there is.
+
+use session_store_core::{Error, ErrorKind};
+
+use crate::said::Said;
+
+/// The name that errors and reports use.
+pub(crate) const NAME: &str = "d1";
+
+/// Why a guard aborts a batch, as the table `session_guard` numbers it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Guard {
+    /// The id is taken.
+    Taken = 1,
+    /// There is no such user.
+    UnknownUser = 2,
+    /// The login verified credentials that were changed since.
+    StaleCredentials = 3,
+    /// The user has as many sessions as the limit allows.
+    TooMany = 4,
+    /// The row is not what it was when it was read.
+    Changed = 5,
+}
+
+/// What was asked of D1. After a write that got no answer nobody knows whether it happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Asked {
+    Read,
+    Write,
+}
+
+/// An error of this back end that nothing else caused.
+pub(crate) fn error(kind: ErrorKind) -> Error {
+    Error::new(kind, NAME)
+}
+
+/// Something stored that can't be read back.
+pub(crate) fn corrupt() -> Error {
+    error(ErrorKind::Corrupt)
+}
+
+/// Sorts an error of the binding by what the caller can do.
+pub(crate) fn classify(asked: Asked, source: &worker::Error) -> Error {
+    let text = match source {
+        worker::Error::D1(source) => {
+            let source: &worker::js_sys::Error = source.as_ref();
+            String::from(source.message())
+        }
+        source => source.to_string(),
+    };
+    let said = Said::new(&text);
+    error(kind_of(asked, said.text())).caused_by(said)
+}
+
+/// The binding called `name` is not there, or is something else.
+pub(crate) fn no_binding(name: &str, source: &worker::Error) -> Error {
+    let what = format!(
+        "the Worker has no D1 binding called {name:?}; add it to d1_databases in wrangler.jsonc, \
+         or set `binding` to the name it has there"
+    );
+    Error::configuration(NAME, what).caused_by(Said::new(source))
+}
+
+/// Whether the batch was aborted because the row is not what it was.
+pub(crate) fn is_changed(error: &Error) -> bool {
+    let cause = std::error::Error::source(error);
+    cause.is_some_and(|cause| cause.to_string().contains("guard_changed"))
+}
+
+fn kind_of(asked: Asked, text: &str) -> ErrorKind {
+    let has = |part: &str| text.contains(part);
+    if has("guard_taken") || has("guard_changed") || has("UNIQUE constraint failed") {
+        return ErrorKind::Conflict;
+    }
+    if has("guard_unknown_user") || has("FOREIGN KEY constraint failed") {
+        return ErrorKind::UnknownUser;
+    }
+    if has("guard_stale_credentials") {
+        return ErrorKind::StaleCredentials;
+    }
+    if has("guard_too_many") {
+        return ErrorKind::TooManySessions;
+    }
+    if has("constraint failed") {
+        return ErrorKind::InvalidInput { what: "a constraint of the schema refuses it".into() };
+    }
+    if has("no such table") || has("no such column") {
+        let what = "a table or column is missing; apply D1Store::migration_sql with \
+                    `wrangler d1 migrations apply`, or call D1Store::migrate";
+        return ErrorKind::SchemaMismatch { what: what.into() };
+    }
+    if has("too big") || has("SQLITE_TOOBIG") {
+        return ErrorKind::TooLarge { what: "row", limit: MAX_ROW_BYTES };
+    }
+    // It was refused before anything happened.
+    if has("overloaded") || has("Too many") || has("SQLITE_BUSY") || asked == Asked::Read {
+        return ErrorKind::Unavailable;
+    }
+    ErrorKind::Timeout
+}
+
+/// The largest row that D1 stores.
+const MAX_ROW_BYTES: usize = 2_000_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kind(text: &str) -> ErrorKind {
+        kind_of(Asked::Write, text)
+    }
+
+    #[test]
+    fn each_guard_has_its_kind() {
+        let failed = |name: &str| {
+            kind(&format!("D1_ERROR: CHECK constraint failed: {name}: SQLITE_CONSTRAINT"))
+        };
+        assert_eq!(failed("guard_taken"), ErrorKind::Conflict);
+        assert_eq!(failed("guard_changed"), ErrorKind::Conflict);
+        assert_eq!(failed("guard_unknown_user"), ErrorKind::UnknownUser);
+        assert_eq!(failed("guard_stale_credentials"), ErrorKind::StaleCredentials);
+        assert_eq!(failed("guard_too_many"), ErrorKind::TooManySessions);
+        assert!(matches!(failed("length(id) = 32"), ErrorKind::InvalidInput { .. }));
+    }
+
+    #[test]
+    fn what_the_operator_must_mend_says_how() {
+        let ErrorKind::SchemaMismatch { what } = kind("D1_ERROR: no such table: sessions") else {
+            panic!("another kind");
+        };
+        assert!(what.contains("migrations apply"));
+    }
+
+    #[test]
+    fn a_write_without_an_answer_may_have_happened() {
+        let lost = "D1_ERROR: Network connection lost.";
+        assert_eq!(kind(lost), ErrorKind::Timeout);
+        assert_eq!(kind_of(Asked::Read, lost), ErrorKind::Unavailable);
+        assert_eq!(kind("D1_ERROR: D1 DB is overloaded."), ErrorKind::Unavailable);
+    }
+}

@@ -1,0 +1,76 @@
+//! The schema, made by one batch.
+
+use session_store_core::{Error, Result};
+
+use super::database::Database;
+use super::error::NAME;
+
+/// What this version of the crate writes and reads.
+const VERSION: i64 = 1;
+
+const SCRIPT: &str = include_str!("../../migrations/0001_d1.sql");
+
+/// The statements of the schema, for a migration file.
+pub(crate) fn script(prefix: &str) -> String {
+    SCRIPT.replace("{p}", prefix)
+}
+
+/// Makes the schema if there is none; the first of several wins, the others find it there.
+pub(crate) async fn migrate(database: &Database) -> Result<()> {
+    if is_there(database).await? {
+        return check(database).await;
+    }
+    let statements = SCRIPT.split("\n\n").map(str::trim).filter(|part| !is_comment(part));
+    let batch = statements.map(|statement| database.say(statement, [])).collect();
+    let Err(failed) = database.write(batch).await else {
+        return Ok(());
+    };
+    // Another one may have been faster.
+    if is_there(database).await? { check(database).await } else { Err(failed) }
+}
+
+/// Refuses a database whose schema is missing or of another version.
+pub(crate) async fn check(database: &Database) -> Result<()> {
+    let asked = database.say("SELECT version FROM {p}session_schema", []);
+    let found = database.read(vec![asked]).await?.next().column::<i64>("version")?;
+    if found == [VERSION] {
+        return Ok(());
+    }
+    let what = format!("the database has schema version {found:?}, this program knows {VERSION}");
+    Err(Error::schema(NAME, what))
+}
+
+async fn is_there(database: &Database) -> Result<bool> {
+    let asked = database.say(
+        "SELECT name FROM sqlite_schema WHERE type = 'table' AND name = '{p}session_schema'",
+        [],
+    );
+    Ok(!database.read(vec![asked]).await?.next().is_empty())
+}
+
+fn is_comment(part: &str) -> bool {
+    part.lines().all(|line| line.starts_with("--"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_part_of_the_script_is_one_statement() {
+        let parts: Vec<_> =
+            SCRIPT.trim_end().split("\n\n").filter(|part| !is_comment(part)).collect();
+        assert!(parts.len() > 15);
+        for part in parts {
+            let is_trigger = part.contains("CREATE TRIGGER");
+            let ends = part.matches(";\n").count() + usize::from(part.ends_with(';'));
+            assert_eq!(ends, if is_trigger { 2 } else { 1 }, "{part}");
+        }
+    }
+
+    #[test]
+    fn the_prefix_is_in_front_of_every_table() {
+        assert!(!script("a_").contains("{p}"));
+        assert!(script("a_").contains("CREATE TABLE a_sessions ("));
+    }
+}

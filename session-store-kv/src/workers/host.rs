@@ -1,0 +1,84 @@
+//! The host part of a Worker: its clock, and its way to go on after the answer was sent.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use session_store_core::{BoxFuture, Clock, Host, Runtime, Timestamp};
+use worker::send::{SendFuture, SendWrapper};
+use worker::wasm_bindgen::{JsCast, JsValue};
+use worker::{Context, Date, Delay, ScheduleContext};
+
+/// The latest time that anybody in this isolate has seen, in milliseconds.
+static LATEST: AtomicU64 = AtomicU64::new(0);
+
+/// The clock of a Worker. In production it stands still while the Worker computes and moves with
+/// each I/O. Its monotonic time is the wall's, held where that goes back.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct WorkerClock;
+
+impl Clock for WorkerClock {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_epoch(Duration::from_millis(Date::now().as_millis()))
+    }
+
+    fn monotonic(&self) -> Duration {
+        let now = Date::now().as_millis();
+        Duration::from_millis(LATEST.fetch_max(now, Ordering::Relaxed).max(now))
+    }
+}
+
+/// Runs what follows an answer with `waitUntil` of one invocation.
+///
+/// A Worker may go on for 30 s after its answer; what takes longer is dropped, and a layered store
+/// notices. It belongs to its invocation and must not be kept for the next.
+#[derive(Debug)]
+pub struct WorkerRuntime {
+    invocation: Invocation,
+}
+
+#[derive(Debug)]
+enum Invocation {
+    Fetch(Context),
+    Scheduled(SendWrapper<ScheduleContext>),
+}
+
+impl WorkerRuntime {
+    /// The runtime of a request.
+    pub fn of(context: &Context) -> Self {
+        // The type can't be cloned, what it holds can.
+        let held: &JsValue = context.as_ref().as_ref();
+        Self { invocation: Invocation::Fetch(Context::new(held.clone().unchecked_into())) }
+    }
+
+    /// The runtime of a scheduled event.
+    pub fn of_scheduled(context: &ScheduleContext) -> Self {
+        let context = SendWrapper::new(context.clone());
+        Self { invocation: Invocation::Scheduled(context) }
+    }
+}
+
+impl Runtime for WorkerRuntime {
+    fn spawn(&self, task: BoxFuture<'static, ()>) {
+        match &self.invocation {
+            Invocation::Fetch(context) => context.wait_until(task),
+            Invocation::Scheduled(context) => context.wait_until(task),
+        }
+    }
+
+    fn sleep(&self, length: Duration) -> BoxFuture<'static, ()> {
+        // The timer of JavaScript counts milliseconds in 31 bits.
+        let longest = Duration::from_millis(i32::MAX.unsigned_abs().into());
+        Box::pin(SendFuture::new(Delay::from(length.min(longest))))
+    }
+}
+
+/// Clock and runtime of one request; to be made anew for each.
+pub fn worker_host(context: &Context) -> Host {
+    Host::new(Arc::new(WorkerClock), Arc::new(WorkerRuntime::of(context)))
+}
+
+/// Clock and runtime of one scheduled event.
+pub fn scheduled_host(context: &ScheduleContext) -> Host {
+    Host::new(Arc::new(WorkerClock), Arc::new(WorkerRuntime::of_scheduled(context)))
+}

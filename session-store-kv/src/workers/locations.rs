@@ -1,0 +1,298 @@
+//! What must hold at the edge: the layered store in two locations, each with what it has read kept for
+//! a minute and with a clock of its own.
+//!
+//! The general suite runs over the namespace itself. These cases need what no simulator imitates.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::{Either, select};
+use futures_util::pin_mut;
+use session_store_core::conformance::{
+    AdapterReport, CaseReport, Op, Point, PrimaryHarness, SecondaryHarness, TestClock, TestRuntime,
+    Verdict, Violation, WatchedPrimary, WatchedSecondary, Wire,
+};
+use session_store_core::{
+    Clock, ErrorKind, Host, Layered, LayeredConfig, Login, Policy, PrimaryStore, Reason, Result,
+    SecondaryStore, Sessions, Timestamp, Token, Ttl, User, UserId, Visibility,
+};
+
+use super::EdgeCached;
+
+type App = Sessions<Arc<dyn PrimaryStore>, Arc<dyn SecondaryStore>>;
+type Outcome = std::result::Result<(), Violation>;
+
+/// The true time at the start of a case.
+const NOW: Timestamp = Timestamp::from_millis(1_800_000_000_000);
+const ENTRY: Duration = Duration::from_mins(1);
+const SKEW: Duration = Duration::from_secs(30);
+
+/// The cases: an id, a name, the sentence it proves.
+const CASES: [(&str, &str, &str); 6] = [
+    (
+        "KV-01",
+        "a_logout_is_bounded_everywhere",
+        "After the declared bound no location accepts the session, whatever its edge and its clock \
+         say; before, the one whose clock is late does.",
+    ),
+    ("KV-02", "a_lost_removal_is_bounded_too", "The same when nothing was removed from KV."),
+    ("KV-03", "immediate_is_refused", "require_immediate is refused, with an explanation."),
+    (
+        "KV-04",
+        "a_short_session_is_exact",
+        "A session of ten seconds ends after ten, though KV and the edge keep it for a minute.",
+    ),
+    (
+        "KV-05",
+        "a_remembered_absence_hides_no_login",
+        "A location that remembers that nothing was there accepts the session all the same.",
+    ),
+    (
+        "KV-06",
+        "requests_share_nothing",
+        "Of two overlapping requests neither joins the other's read nor waits for it, even if it \
+         is cut off.",
+    ),
+];
+
+/// The names of all cases.
+pub fn edge_cases() -> Vec<&'static str> {
+    CASES.iter().map(|(_, name, _)| *name).collect()
+}
+
+/// Runs the case called `name`, or all without one, over a namespace and a database.
+pub async fn run_edge(
+    primary: &dyn PrimaryHarness,
+    cache: &dyn SecondaryHarness,
+    name: Option<&str>,
+) -> AdapterReport {
+    let adapter = format!("layered:{}+{}-edge", primary.name(), cache.name());
+    let mut report = AdapterReport { name: adapter, role: "layered", cases: Vec::new() };
+    for (id, own, title) in CASES {
+        if name.is_none_or(|name| name == own) {
+            let verdict = match judged((primary, cache), id, own).await {
+                Ok(Some(bound)) => Verdict::Weak { capability: "eventual".to_owned(), bound },
+                Ok(None) => Verdict::Pass,
+                Err(violation) => Verdict::Fail { detail: violation.to_string() },
+            };
+            report.cases.push(CaseReport { id, name: own, title, verdict });
+        }
+    }
+    report
+}
+
+async fn judged(
+    (primary, cache): (&dyn PrimaryHarness, &dyn SecondaryHarness),
+    id: &str,
+    name: &str,
+) -> std::result::Result<Option<Duration>, Violation> {
+    let (store, _guard) = primary.open(&id.replace('-', "_").to_lowercase()).await?;
+    let clock = TestClock::at(NOW);
+    let (namespace, _other_guard) = cache.open(&clock).await?;
+    let world = World { primary: store, namespace };
+    let case = async {
+        match name {
+            "a_logout_is_bounded_everywhere" => bounded(&world, false).await.map(Some),
+            "a_lost_removal_is_bounded_too" => bounded(&world, true).await.map(Some),
+            "immediate_is_refused" => immediate_is_refused(&world).map(|()| None),
+            "a_short_session_is_exact" => a_short_session_is_exact(&world).await.map(|()| None),
+            "a_remembered_absence_hides_no_login" => absence(&world).await.map(|()| None),
+            _ => requests_share_nothing(&world).await.map(|()| None),
+        }
+    };
+    let patience = primary.patience();
+    pin_mut!(case);
+    match select(case, patience).await {
+        Either::Left((outcome, _)) => outcome,
+        Either::Right(_) => Err(Violation::new("did not end in time")),
+    }
+}
+
+/// What all locations have in common.
+struct World {
+    primary: Arc<dyn PrimaryStore>,
+    namespace: Arc<dyn SecondaryStore>,
+}
+
+/// A location: an edge over the namespace, and Workers with one clock.
+struct Location {
+    app: App,
+    clock: Arc<TestClock>,
+    runtime: Arc<TestRuntime>,
+    db: Wire,
+    cache: Wire,
+    edge: Arc<dyn SecondaryStore>,
+    primary: Arc<dyn PrimaryStore>,
+}
+
+fn config() -> LayeredConfig {
+    let mut config = LayeredConfig::default();
+    config.cache_ttl = Ttl::new(ENTRY);
+    config.max_skew = SKEW;
+    config
+}
+
+impl World {
+    /// A location whose clock is late by `late`.
+    fn location(&self, late: Duration) -> Result<Location> {
+        let clock = TestClock::at(NOW.minus(late));
+        let edge: Arc<dyn SecondaryStore> =
+            Arc::new(EdgeCached::new(Arc::clone(&self.namespace), clock.clone()));
+        Location::at(Arc::clone(&self.primary), edge, clock)
+    }
+}
+
+impl Location {
+    fn at(
+        primary: Arc<dyn PrimaryStore>,
+        edge: Arc<dyn SecondaryStore>,
+        clock: Arc<TestClock>,
+    ) -> Result<Self> {
+        let (db, cache) = (Wire::default(), Wire::default());
+        let runtime = TestRuntime::new(Arc::clone(&clock));
+        let watched = WatchedPrimary { store: Arc::clone(&primary), wire: db.clone() };
+        let store = Arc::clone(&edge);
+        let seen = WatchedSecondary { store, wire: cache.clone(), is_shared: true };
+        let host = Host::new(clock.clone(), runtime.clone());
+        let (first, second): (Arc<dyn PrimaryStore>, Arc<dyn SecondaryStore>) =
+            (Arc::new(watched), Arc::new(seen));
+        let app = Sessions::new(Layered::new(first, second, config(), host)?, Policy::default())?;
+        Ok(Self { app, clock, runtime, db, cache, edge, primary })
+    }
+
+    /// Another request in the same location: nothing is shared but edge, clock and stores.
+    fn request(&self) -> Result<Self> {
+        Self::at(Arc::clone(&self.primary), Arc::clone(&self.edge), Arc::clone(&self.clock))
+    }
+
+    /// Runs `work` and what it leaves behind, as `waitUntil` does.
+    async fn run<T>(&self, work: impl Future<Output = T>) -> T {
+        let all = async {
+            let done = work.await;
+            self.runtime.settle().await;
+            done
+        };
+        self.runtime.drive(all).await
+    }
+
+    async fn accepts(&self, token: &Token) -> Result<bool> {
+        // Every request has stores of its own.
+        let request = self.request()?;
+        Ok(request.run(request.app.authenticate(token)).await.live().is_some())
+    }
+
+    async fn log_in(&self, lifetime: Option<Duration>) -> Result<Token> {
+        let id = UserId::new("ada")?;
+        if self.primary.find_user(&id).await?.is_none() {
+            self.primary.insert_user(&User::new(id.clone(), NOW), NOW).await?;
+        }
+        let mut login = Login::new(id, session_store_core::CredentialEpoch::default());
+        login.lifetime = lifetime.and_then(Ttl::new);
+        let created = self.run(self.app.create(login)).await?;
+        Ok(created.token)
+    }
+}
+
+fn pass(locations: [&Location; 2], length: Duration) {
+    for location in locations {
+        location.clock.advance(length);
+    }
+}
+
+fn ensure(holds: bool, what: &str) -> Outcome {
+    if holds { Ok(()) } else { Err(Violation::new(what)) }
+}
+
+async fn bounded(world: &World, is_lost: bool) -> std::result::Result<Duration, Violation> {
+    let (near, far) = (world.location(Duration::ZERO)?, world.location(SKEW)?);
+    let token = near.log_in(None).await?;
+    for location in [&near, &far] {
+        ensure(location.accepts(&token).await?, "a new session is not accepted")?;
+    }
+    let request = near.request()?;
+    if is_lost {
+        request.cache.fail(Op::Remove);
+    }
+    let revoke = request.app.admin_revoke(token.id(), Reason::Admin);
+    let done = request.run(revoke).await?;
+    let bound = ENTRY + SKEW;
+    ensure(done.visibility == Visibility::Within(bound), "another bound than declared")?;
+    // The edge of the other location has it still, and it is believed: or this would show nothing.
+    pass([&near, &far], Duration::from_millis(59_999));
+    ensure(far.accepts(&token).await?, "the old entry is not served")?;
+    pass([&near, &far], SKEW);
+    if is_lost {
+        // Its edge has read again what nobody removed, and its clock is late by all that is allowed.
+        ensure(far.accepts(&token).await?, "the bound is not reached by anything")?;
+    }
+    pass([&near, &far], Duration::from_millis(1));
+    for location in [&near, &far] {
+        ensure(!location.accepts(&token).await?, "accepted after the bound")?;
+    }
+    Ok(bound)
+}
+
+fn immediate_is_refused(world: &World) -> Outcome {
+    let location = world.location(Duration::ZERO)?;
+    let mut strict = config();
+    strict.require_immediate = true;
+    let host = Host::new(location.clock.clone(), location.runtime.clone());
+    let (first, second) = (Arc::clone(&world.primary), Arc::clone(&location.edge));
+    let Err(refused) = Layered::new(first, second, strict, host) else {
+        return Err(Violation::new("an eventual cache passed for immediate"));
+    };
+    let is_explained = match refused.kind() {
+        ErrorKind::Configuration { what } => {
+            what.contains("require_immediate") && what.contains("eventual")
+        }
+        _ => false,
+    };
+    ensure(is_explained, "the refusal does not say why")
+}
+
+async fn a_short_session_is_exact(world: &World) -> Outcome {
+    let (near, far) = (world.location(Duration::ZERO)?, world.location(Duration::ZERO)?);
+    let token = near.log_in(Some(Duration::from_secs(10))).await?;
+    for location in [&near, &far] {
+        ensure(location.accepts(&token).await?, "a new session is not accepted")?;
+    }
+    pass([&near, &far], Duration::from_millis(9_999));
+    for location in [&near, &far] {
+        ensure(location.accepts(&token).await?, "ended too early")?;
+    }
+    pass([&near, &far], Duration::from_millis(1));
+    for location in [&near, &far] {
+        ensure(!location.accepts(&token).await?, "accepted after its end")?;
+    }
+    Ok(())
+}
+
+async fn absence(world: &World) -> Outcome {
+    let (near, far) = (world.location(Duration::ZERO)?, world.location(Duration::ZERO)?);
+    let token = near.log_in(None).await?;
+    // Its edge learns that nothing is there, and says so for a minute, whatever is put meanwhile.
+    ensure(far.accepts(&token).await?, "a new session is not accepted")?;
+    let request = far.request()?;
+    ensure(request.run(request.app.authenticate(&token)).await.live().is_some(), "not accepted")?;
+    ensure(request.db.count(Op::Find) == 1, "the edge does not remember that nothing was there")
+}
+
+async fn requests_share_nothing(world: &World) -> Outcome {
+    let place = world.location(Duration::ZERO)?;
+    let token = place.log_in(None).await?;
+    let (early, late, last) = (place.request()?, place.request()?, place.request()?);
+    let mut held = early.db.hold(Op::Find, Point::After);
+    {
+        let first = early.run(early.app.authenticate(&token));
+        pin_mut!(first);
+        let reached = held.reached();
+        pin_mut!(reached);
+        ensure(matches!(select(first, reached).await, Either::Right(_)), "nothing was held")?;
+        // The first request is cut off here, with its read under way.
+    }
+    let done = late.run(late.app.admin_revoke(token.id(), Reason::Admin)).await?;
+    ensure(done.count == 1, "not revoked")?;
+    let accepted = last.run(last.app.authenticate(&token)).await.live().is_some();
+    ensure(!accepted, "a request joined a read from before a revocation")?;
+    ensure(late.clock.now() == NOW, "a request waited for another one")
+}

@@ -1,0 +1,191 @@
+//! The runtime of Cloudflare Workers: builds Workers of this workspace and runs them in it.
+//!
+//! Nothing leaves this machine while they run; packages come from the registries of cargo and npm.
+
+mod answer;
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+use session_store_core::conformance::AdapterReport;
+
+use crate::cli::{Failure, Verdict, say};
+use crate::command::Program;
+use crate::test::Tally;
+
+const SCRIPTS: [&str; 5] =
+    ["package.json", "package-lock.json", "modules.mjs", "suite.mjs", "example.mjs"];
+
+/// Whether an adapter is tested inside the runtime.
+pub(crate) fn runs(adapter: &str) -> bool {
+    let mut stores = adapter.strip_prefix("layered:").unwrap_or(adapter).split('+');
+    stores.any(|store| store == "d1" || store.starts_with("workers-kv"))
+}
+
+/// How time passes for a Worker's namespaces.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Time {
+    /// Their clock is moved.
+    #[default]
+    Moved,
+    /// It is waited for.
+    Real,
+}
+
+/// Runs these suites inside the runtime, a request per case. `filter` is part of a case's name or id.
+pub(crate) fn reports(
+    root: &Path,
+    suites: &[&str],
+    filter: Option<&str>,
+    time: Time,
+) -> Result<Vec<AdapterReport>, Failure> {
+    let runtime = Runtime::prepare(root)?;
+    let modules = runtime.build(root, "workerd-suite")?;
+    let mut arguments = vec!["suite.mjs".to_owned(), modules.display().to_string()];
+    for suite in suites {
+        arguments.extend(["--suite".to_owned(), (*suite).to_owned()]);
+    }
+    if let Some(filter) = filter {
+        arguments.extend(["--case".to_owned(), filter.to_owned()]);
+    }
+    if time == Time::Real {
+        arguments.push("--real-time".to_owned());
+    }
+    let mut reports = Vec::new();
+    runtime.node(&arguments, |line| answer::add(&mut reports, line))?;
+    Ok(reports)
+}
+
+/// Runs the Worker of `examples/workers`, and shows and counts what is checked of it.
+pub(crate) fn example(root: &Path) -> Result<Tally, Failure> {
+    let runtime = Runtime::prepare(root)?;
+    let modules = runtime.build(root, "session-store-worker")?;
+    let migration = root.join("examples/workers/migrations/0001_session_store.sql");
+    let paths = [&modules, &migration].map(|path| path.display().to_string());
+    let arguments = [vec!["example.mjs".to_owned()], paths.to_vec()].concat();
+    let mut tally = Tally::default();
+    let run = runtime.node(&arguments, |line| {
+        let Some(name) = line["check"].as_str() else { return Ok(()) };
+        let passed = line["passed"].as_bool() == Some(true);
+        let one = Tally { passed: passed.into(), failed: (!passed).into() };
+        tally = tally.plus(one);
+        let verdict = if passed { "ok" } else { "FAILED" };
+        say(&format!("{verdict:<6} {name} {}", line["detail"].as_str().unwrap_or_default()));
+        Ok(())
+    });
+    match run {
+        // Which check it was stands above.
+        Err(_) if tally.failed > 0 => Ok(tally),
+        run => run.map(|()| tally),
+    }
+}
+
+/// `cargo xtask workers`: the same, alone.
+pub(crate) fn run(root: &Path) -> Result<Verdict, Failure> {
+    let tally = example(root)?;
+    say(&format!("{} passed, {} failed", tally.passed, tally.failed));
+    Ok(tally.verdict())
+}
+
+/// Where the runtime is installed and Workers are built: inside the target folder.
+struct Runtime {
+    folder: PathBuf,
+    target: PathBuf,
+}
+
+impl Runtime {
+    /// Installs what the lock file names, unless that was done before.
+    fn prepare(root: &Path) -> Result<Self, Failure> {
+        let target = target(root)?;
+        let folder = target.join("workerd/runtime");
+        let failed =
+            |about: &Path, error: &std::io::Error| Failure::io(&about.display().to_string(), error);
+        fs::create_dir_all(&folder).map_err(|error| failed(&folder, &error))?;
+        let lock = "package-lock.json";
+        let read = |folder: &Path| fs::read(folder.join(lock)).ok();
+        let source = root.join("xtask/workerd");
+        let is_installed =
+            folder.join("node_modules/.session-store").exists() && read(&folder) == read(&source);
+        for script in SCRIPTS {
+            let (from, to) = (source.join(script), folder.join(script));
+            fs::copy(&from, &to).map_err(|error| failed(&from, &error))?;
+        }
+        if !is_installed {
+            install(&folder)?;
+        }
+        Ok(Self { folder, target })
+    }
+
+    /// Builds a package of the workspace for workerd and returns the folder of its modules.
+    fn build(&self, root: &Path, package: &str) -> Result<PathBuf, Failure> {
+        const TARGET: &str = "wasm32-unknown-unknown";
+        let build = Program::cargo(&format!("build --quiet --package {package} --target {TARGET}"));
+        if !build.succeeds(root)? {
+            let what = format!("`{build}` failed; is the target there? rustup target add {TARGET}");
+            return Err(Failure::new(what));
+        }
+        let file = format!("{}.wasm", package.replace('-', "_"));
+        let input = self.target.join(TARGET).join("debug").join(file);
+        let output = self.target.join("workerd").join(package);
+        // Relative to nothing: the child runs in another folder.
+        let mut bindgen = Command::new("cargo");
+        bindgen.args(["run", "--quiet", "--package", "workerd-bindgen", "--"]);
+        bindgen.arg(&input).arg(&output).current_dir(root);
+        execute(&mut bindgen)?;
+        Ok(output)
+    }
+
+    /// Runs a script and shows every line that it prints to `see`.
+    fn node(
+        &self,
+        arguments: &[String],
+        mut see: impl FnMut(&Value) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let failed = |error: std::io::Error| Failure::io("node", &error);
+        let mut node = Command::new("node");
+        node.args(arguments).current_dir(&self.folder).stdin(Stdio::null());
+        let mut child = node.stdout(Stdio::piped()).spawn().map_err(failed)?;
+        if let Some(stdout) = child.stdout.take() {
+            for line in BufReader::new(stdout).lines() {
+                // What a Worker prints to its console comes out here too.
+                if let Ok(answer) = serde_json::from_str(&line.map_err(failed)?) {
+                    see(&answer)?;
+                }
+            }
+        }
+        let script = arguments.first().map_or("node", String::as_str);
+        let status = child.wait().map_err(failed)?;
+        if status.success() { Ok(()) } else { Err(Failure::new(format!("{script}: {status}"))) }
+    }
+}
+
+fn install(folder: &Path) -> Result<(), Failure> {
+    if Command::new("node").arg("--version").stdout(Stdio::null()).status().is_err() {
+        let what = "node is missing, which workerd is driven by: install Node.js 20 with npm";
+        return Err(Failure::new(what));
+    }
+    let mut npm = Command::new("npm");
+    // The install scripts of the packages only fetch what the packages hold already.
+    npm.args(["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]);
+    execute(npm.current_dir(folder).stdout(Stdio::null()))?;
+    let stamp = folder.join("node_modules/.session-store");
+    fs::write(&stamp, "").map_err(|error| Failure::io(&stamp.display().to_string(), &error))
+}
+
+fn execute(command: &mut Command) -> Result<(), Failure> {
+    let name = command.get_program().to_string_lossy().into_owned();
+    let status = command.stdin(Stdio::null()).status();
+    let status = status.map_err(|error| Failure::io(&name, &error))?;
+    if status.success() { Ok(()) } else { Err(Failure::new(format!("{command:?}: {status}"))) }
+}
+
+fn target(root: &Path) -> Result<PathBuf, Failure> {
+    let json = Program::cargo("metadata --no-deps --format-version 1").output(root)?;
+    let metadata: Value = serde_json::from_slice(&json)
+        .map_err(|error| Failure::new(format!("cargo metadata: {error}")))?;
+    let folder = metadata["target_directory"].as_str().map(PathBuf::from);
+    folder.ok_or_else(|| Failure::new("cargo metadata names no target folder"))
+}
