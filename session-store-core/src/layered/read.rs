@@ -49,7 +49,8 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
     /// - A hit asks the primary nothing, a miss asks it once \[L-01 L-02\].
     /// - Of those who share a miss, the owner of the lease fills, whoever began the read \[X8-L-16\].
     /// - A "no" that a touch or a rotation on another node could have changed comes from a read of
-    ///   the primary that began after the call \[X8-L-13 X8-L-15\].
+    ///   the primary that began after the call \[X8-L-13 X8-L-15\]; one that began after it is
+    ///   believed, whoever asked for it \[X8-L-26\].
     /// - On a cache of class Eventual requests share no read \[X8-L-23\].
     /// - A "no" that is confirmed and found unchanged writes nothing to the cache \[X8-L-24\].
     /// - Wrong secrets presented for one session hold up no other one \[X8-L-19\].

@@ -148,6 +148,12 @@ async fn an_old_version_is_refused_after_the_bound(on: &PairBench) -> Outcome {
     for node in [&one, &other] {
         ensure(!node.accepts(&token).await, "accepted after the bound")?;
     }
+    let near_ttl = Ttl::new(Duration::from_secs(1));
+    let near = LayeredConfig { near_ttl, ..PairBench::config() };
+    let (db, cache) = Default::default();
+    let near = on.layered_over(edge.clone(), near, (&db, &cache), on.host())?;
+    // Entry, skew and near cache.
+    expect(near.guarantee().cache_failure, Duration::from_secs(300 + 60 + 1))?;
     let strict = LayeredConfig { require_immediate: true, ..PairBench::config() };
     let (db, cache) = Default::default();
     let refused = on.layered_over(edge, strict, (&db, &cache), on.host());

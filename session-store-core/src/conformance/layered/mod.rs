@@ -18,6 +18,8 @@ mod background;
 mod clocks;
 mod eventual;
 mod shared;
+mod rotation;
+mod alone;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -213,6 +215,8 @@ fn cases() -> impl Iterator<Item = &'static Case<PairBench>> {
         clocks::CASES,
         eventual::CASES,
         shared::CASES,
+        rotation::CASES,
+        alone::CASES,
     ]
     .into_iter()
     .flatten()

@@ -212,6 +212,10 @@ async fn a_promotion_is_a_login(on: &PrimaryBench) -> Outcome {
         }
         other => return Err(Violation::new(format!("not promoted: {other:?}"))),
     }
+    let stored = on.stored(id(2)).await?.unwrap_or(guest(2));
+    expect((stored.remember, stored.external_sid.as_deref()), (true, Some("sid")))?;
+    expect(stored.idle_timeout.as_duration(), Duration::from_hours(2))?;
+    expect(stored.absolute_expires_at, Some(at(9 * HOUR)))?;
     on.store.insert_user(&super::super::sample::user(2)?, NOW).await?;
     let theft = on.store.update(&id(2), 2, &promote(2, 0, 9, true)?, NOW).await;
     refused(theft, |kind| matches!(kind, ErrorKind::InvalidInput { .. }))
