@@ -10,6 +10,7 @@ use super::super::report::{ensure, expect};
 use super::super::runner::Outcome;
 use super::super::wire::{Op, Point};
 use super::{PairBench, two_nodes};
+use crate::layered::Source;
 use crate::primary::Touch;
 use crate::session::{Snapshot, State};
 use crate::token::Token;
@@ -19,6 +20,8 @@ checks! { ($) layered_flight: PairBench;
         "A 'no' from a read that began before the request arrived is not given to it.",
     "X8-L-26" a_later_no_is_believed
         "A 'no' from a read that began after the request arrived is given to it at once.",
+    "X8-L-27" a_joined_yes_is_believed
+        "A 'yes' that another request has read is shared, whenever that read began.",
     "X8-L-16" a_late_owner_still_fills
         "Whoever owns the lease fills, also when another request began the read.",
 }
@@ -72,29 +75,65 @@ async fn a_joined_no_is_read_again(on: &PairBench) -> Outcome {
 }
 
 async fn a_later_no_is_believed(on: &PairBench) -> Outcome {
-    let node = on.node()?;
-    node.app.store().register().await?;
-    let nobody = Token::generate(node.app.now())?;
-    let mut seen = node.cache.hold(Op::Get, Point::After);
-    let early = node.accepts(&nobody);
-    let late = async {
-        // The early request has seen that nothing is there, and does not know what comes now.
-        seen.reached().await;
-        let mut read = node.db.hold(Op::Find, Point::After);
-        let later = node.accepts(&nobody);
-        let release = async {
-            read.reached().await;
-            seen.release();
-            on.runtime.settle_but(1).await;
-            read.release();
+    for is_cached in [false, true] {
+        let node = on.node()?;
+        let mut nobody = Token::generate(node.app.now())?;
+        if is_cached {
+            nobody = Token::for_session(on.log_in_warm(&node).await?.id())?;
+        }
+        node.app.store().register().await?;
+        let before = node.db.count(Op::Find);
+        let mut seen = node.cache.hold(Op::Get, Point::After);
+        let early = node.accepts(&nobody);
+        let late = async {
+            // The early request has seen what is there, and does not know what comes now.
+            seen.reached().await;
+            let mut read = node.db.hold(Op::Find, Point::After);
+            let later = node.accepts(&nobody);
+            let release = async {
+                read.reached().await;
+                seen.release();
+                on.runtime.settle_but(1).await;
+                read.release();
+            };
+            join(later, release).await.0
         };
-        join(later, release).await.0
+        let (early, later) = join(early, late).await;
+        ensure(!early && !later, "nobody was accepted")?;
+        on.runtime.settle().await;
+        let stats = node.app.store().stats();
+        expect((node.db.count(Op::Find) - before, stats.joined), (1, 1))?;
+    }
+    super::DONE
+}
+
+async fn a_joined_yes_is_believed(on: &PairBench) -> Outcome {
+    let (one, other, token) = two_nodes(on).await?;
+    let Some(found) = one.look(token.id()).await?.snapshot else {
+        return ensure(false, "a new session is absent");
     };
-    let (early, later) = join(early, late).await;
-    ensure(!early && !later, "nobody was accepted")?;
     on.runtime.settle().await;
-    let stats = node.app.store().stats();
-    expect((node.db.count(Op::Find), stats.joined, stats.confirms), (1, 1, 0))
+    let (id, deadline) = (token.id(), found.session.expires_at);
+    let is_yes = |found: Option<&Snapshot>| {
+        found.is_some_and(|found| found.session.state(deadline) == State::Active)
+    };
+    let seen_at = deadline.minus(Duration::from_mins(1));
+    let expires_at = deadline.plus(Duration::from_hours(1));
+    other.app.store().touch(&[Touch { id, seen_at, expires_at }]).await?;
+    one.db.reset();
+    let mut held = one.db.hold(Op::Find, Point::After);
+    let early = one.app.store().lookup(&id, deadline, &is_yes);
+    let late = async {
+        held.reached().await;
+        let release = async {
+            on.runtime.settle_but(1).await;
+            held.release();
+        };
+        join(one.app.store().lookup(&id, deadline, &is_yes), release).await.0
+    };
+    let (early, late) = join(early, late).await;
+    expect((early?.source, late?.source), (Source::Primary, Source::Joined))?;
+    expect(one.db.count(Op::Find), 1)
 }
 
 async fn a_late_owner_still_fills(on: &PairBench) -> Outcome {

@@ -11,6 +11,7 @@ mod touch;
 mod cached;
 mod near;
 mod late;
+mod lost;
 mod again;
 mod numbers;
 mod in_use;
@@ -208,6 +209,7 @@ fn cases() -> impl Iterator<Item = &'static Case<PairBench>> {
         cached::CASES,
         near::CASES,
         late::CASES,
+        lost::CASES,
         again::CASES,
         numbers::CASES,
         in_use::CASES,

@@ -15,8 +15,8 @@ use super::{DONE, PairBench};
 use crate::layered::{LayeredConfig, NoCache, Topology, Visibility};
 use crate::policy::Policy;
 use crate::primary::{CacheName, CacheRegistration, CacheScope, LogPromise};
-use crate::session::{Reason, SessionLimit};
-use crate::sessions::Sessions;
+use crate::session::{Metadata, Reason, SessionLimit};
+use crate::sessions::{Login, Sessions};
 use crate::time::Ttl;
 use crate::user::{Role, User, UserChange};
 
@@ -27,6 +27,8 @@ checks! { ($) layered_users: PairBench;
         "Revoke-all removes the entries of all sessions on all nodes, in batches.",
     "K6-A03" nobody_inherits_an_entry "A user created again under a deleted id inherits no session.",
     "L-23" every_change_shows "Limit, user changes, deletion: the next read anywhere sees the truth.",
+    "X8-L-28" a_promotion_ends_what_it_evicts
+        "What a promotion ends for the limit is refused everywhere, also when its reply was lost.",
     "K6-A05 L-27" hand_typed_changes_reach_the_cache
         "A change typed by hand reaches the cache by a drain.",
     "X8-G-04" others_are_reckoned_with "A cache that another handle registered bounds a revocation.",
@@ -58,7 +60,8 @@ async fn a_deletion_takes_every_login_along(on: &PairBench) -> Outcome {
             ensure(!node.accepts(&login.token).await, "a login survived the deletion")?;
         }
     }
-    DONE
+    // Nobody is left, and nothing of them.
+    expect(other.app.delete_user(&user_id(1)?).await?, None)
 }
 
 async fn revoke_all_reaches_every_entry(on: &PairBench) -> Outcome {
@@ -72,6 +75,8 @@ async fn revoke_all_reaches_every_entry(on: &PairBench) -> Outcome {
     expect((done.count, done.visibility), (120, Visibility::Immediate))?;
     let batch = on.secondary.promise().max_batch.clamp(1, 1000);
     expect(nodes[0].cache.count(Op::Remove), 120usize.div_ceil(batch))?;
+    // What is named need not be looked for in the log.
+    expect(nodes[0].db.count(Op::Drain), 0)?;
     for (number, token) in tokens.iter().enumerate() {
         ensure(!nodes[(number + 1) % 3].accepts(token).await, "accepted after a revoke-all")?;
     }
@@ -113,6 +118,33 @@ async fn every_change_shows(on: &PairBench) -> Outcome {
     let live = other.app.authenticate(&token).await.live();
     let role = live.and_then(|live| live.user().map(|user| user.role.as_str().to_owned()));
     expect(role.as_deref(), Some("admin"))
+}
+
+async fn a_promotion_ends_what_it_evicts(on: &PairBench) -> Outcome {
+    let limit = Some(SessionLimit { max: 1, evict: true });
+    let policy = crate::policy::Policy { max_sessions: limit, ..Default::default() };
+    let (one, other) = (on.node_with(PairBench::config(), policy)?, on.node()?);
+    for loses_reply in [false, true] {
+        let first = on.log_in_warm(&one).await?;
+        let data = crate::json::Json::default();
+        let guest = one.app.create_guest(Metadata::default(), data).await?.token;
+        let Some(account) = one.app.find_user(&user_id(1)?).await? else {
+            return ensure(false, "no user");
+        };
+        if loses_reply {
+            one.db.lose_reply(Op::Update);
+        }
+        let promoted = one.app.promote(&guest, Login::of(&account)).await;
+        expect(promoted.is_err(), loses_reply)?;
+        let stored = on.primary.find(&first.id()).await?.snapshot;
+        ensure(
+            stored.is_some_and(|stored| stored.session.revoked.is_some()),
+            "nobody was evicted",
+        )?;
+        ensure(!other.accepts(&first).await, "a session that was evicted is accepted")?;
+        on.runtime.advance(Duration::from_secs(1));
+    }
+    DONE
 }
 
 async fn hand_typed_changes_reach_the_cache(on: &PairBench) -> Outcome {
