@@ -21,7 +21,8 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
     /// succeeded no cache is used; to call it at the start shows early whether it works.
     ///
     /// # Contract
-    /// - From then on every handle on the database knows the bound of this cache \[X8-G-04\].
+    /// - From then on every handle on the database knows the bound of this cache, beside those of others
+    ///   \[X8-G-04 X8-G-10\].
     /// - A cache that could not be registered is not used \[X8-G-09\].
     /// - Where the cache is registered already, no right to write is needed \[X8-G-09\].
     pub async fn register(&self) -> Result<()> {

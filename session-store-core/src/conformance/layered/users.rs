@@ -32,6 +32,8 @@ checks! { ($) layered_users: PairBench;
     "K6-A05 L-27" hand_typed_changes_reach_the_cache
         "A change typed by hand reaches the cache by a drain.",
     "X8-G-04" others_are_reckoned_with "A cache that another handle registered bounds a revocation.",
+    "X8-G-10" a_cache_is_known_as_it_is
+        "A cache is registered also where another one is, and again when its entries live longer.",
     "X8-G-09" an_unknown_cache_is_not_used
         "A cache that could not be registered is not asked; one that is known needs no writing.",
     "X8-G-05" a_failed_drain_acknowledges_nothing "What a drain could not remove is drained again.",
@@ -196,6 +198,27 @@ async fn others_are_reckoned_with(on: &PairBench) -> Outcome {
     expect(on.primary.caches().await?, known)?;
     let is_wrong = done.visibility == Visibility::Immediate && node.accepts(&token).await;
     ensure(!is_wrong, "accepted after a handle without a cache said Immediate")
+}
+
+async fn a_cache_is_known_as_it_is(on: &PairBench) -> Outcome {
+    let name = CacheName::new("second")?;
+    let minutes = |minutes| Ttl::new(Duration::from_mins(minutes));
+    let plain = PairBench::config();
+    let long = LayeredConfig { cache_ttl: minutes(10), ..plain.clone() };
+    let second = LayeredConfig { cache_name: name, cache_ttl: minutes(1), ..plain.clone() };
+    let mut known = Vec::new();
+    for (config, caches) in [(plain.clone(), 1), (long, 1), (second, 2), (plain, 2)] {
+        let node = on.node_with(config, Policy::default())?;
+        node.app.store().register().await?;
+        let own = node.app.store().guarantee().cache_failure;
+        known = on.primary.caches().await?;
+        expect(known.len(), caches)?;
+        let is_reckoned_with = known.iter().any(|cache| cache.ttl.as_duration() >= own);
+        ensure(is_reckoned_with, "a cache is registered with a shorter bound than its own")?;
+    }
+    known.sort_by_key(|cache| cache.ttl);
+    let bounds: Vec<_> = known.iter().map(|cache| cache.ttl.as_duration().as_secs()).collect();
+    expect(bounds, vec![63, 603])
 }
 
 async fn an_unknown_cache_is_not_used(on: &PairBench) -> Outcome {
