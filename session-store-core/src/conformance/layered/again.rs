@@ -6,17 +6,20 @@ use std::time::Duration;
 use futures_util::future::{Either, select};
 
 use super::super::checks;
-use super::super::report::{Violation, ensure};
+use super::super::report::{Violation, ensure, expect};
 use super::super::runner::Outcome;
 use super::super::sample::user_id;
 use super::super::wire::Op;
 use super::{DONE, Node, PairBench};
 use crate::layered::{LayeredConfig, OnCacheFailure, Visibility};
 use crate::policy::Policy;
+use crate::primary::LogPromise;
 use crate::session::{Reason, SessionLimit};
 use crate::sessions::Login;
 use crate::token::Token;
 use crate::user::{Role, UserChange};
+
+const SOON: Duration = Duration::from_millis(100);
 
 checks! { ($) layered_again: PairBench;
     "X8-L-17" a_repeated_revocation_holds
@@ -25,6 +28,8 @@ checks! { ($) layered_again: PairBench;
         "A change or a login whose reply was lost leaves nothing of before once it is repeated.",
     "X8-L-21" waiting_proves_something
         "A wait for the log is ended neither by one that says nothing nor by one that still says it.",
+    "X8-L-30" a_wait_ends_with_the_removal
+        "Whoever waits for the log goes on as soon as another node has removed the entry.",
 }
 
 /// Ways to end a session.
@@ -117,7 +122,7 @@ async fn waiting_proves_something(on: &PairBench) -> Outcome {
         let time = async {
             loop {
                 on.runtime.settle().await;
-                on.runtime.advance(Duration::from_millis(100));
+                on.runtime.advance(SOON);
             }
         };
         let revoke = node.app.admin_revoke(token.id(), Reason::Admin);
@@ -142,4 +147,39 @@ async fn end_elsewhere(on: &PairBench, token: &Token) -> Outcome {
         on.primary.acknowledge(&cache.name, &ids).await?;
     }
     DONE
+}
+
+async fn a_wait_ends_with_the_removal(on: &PairBench) -> Outcome {
+    let patience = Duration::from_secs(5);
+    let on_cache_failure = OnCacheFailure::WaitDrain(patience);
+    let config = LayeredConfig { on_cache_failure, ..PairBench::config() };
+    let (node, other) = (on.node_with(config, Policy::default())?, on.node()?);
+    let token = on.log_in_warm(&node).await?;
+    // This node does not reach the cache, and the other one does.
+    for _ in 0..200 {
+        node.cache.fail(Op::Remove);
+    }
+    let began = node.app.now();
+    let time = async {
+        for _ in 0..5 {
+            on.runtime.settle().await;
+            on.runtime.advance(SOON);
+        }
+        on.runtime.settle().await;
+        other.app.store().drain().await?;
+        loop {
+            on.runtime.advance(SOON);
+            on.runtime.settle().await;
+        }
+    };
+    let revoke = node.app.admin_revoke(token.id(), Reason::Admin);
+    let done = match select(pin!(revoke), pin!(time)).await {
+        Either::Left((done, _)) => done?,
+        Either::Right((end, _)) => return end,
+    };
+    // Without a log nobody is told.
+    let has_log = on.primary.promise().log != LogPromise::None;
+    expect(done.visibility == Visibility::Immediate, has_log)?;
+    expect(node.app.now().since(began) < patience, has_log)?;
+    ensure(!has_log || !node.accepts(&token).await, "accepted after Immediate")
 }
