@@ -68,6 +68,7 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
     /// - A revocation whose removal failed, and a change made by hand-typed SQL, reach the cache
     ///   \[K6-A05\].
     /// - An entry whose removal failed is not acknowledged \[X8-G-05\].
+    /// - It ends when nothing is left, however long the log is \[X8-G-11\].
     pub async fn drain(&self) -> Result<u64> {
         let inner = &self.inner;
         let Some(name) = self.log_name() else {

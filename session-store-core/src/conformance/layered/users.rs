@@ -3,18 +3,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::join;
+use futures_util::future::{join, join_all};
 
 use super::super::checks;
 use super::super::harness::Deed;
 use super::super::report::{Violation, ensure, expect};
 use super::super::runner::Outcome;
-use super::super::sample::{NOW, user_id};
+use super::super::sample::{NOW, guest, new, user_id};
 use super::super::wire::{Op, Point, Wire};
 use super::{DONE, PairBench};
 use crate::layered::{LayeredConfig, NoCache, Topology, Visibility};
 use crate::policy::Policy;
-use crate::primary::{CacheName, CacheRegistration, CacheScope, LogPromise};
+use crate::primary::{CacheName, CacheRegistration, CacheScope, LogPromise, Selection};
 use crate::session::{Metadata, Reason, SessionLimit};
 use crate::sessions::{Login, Sessions};
 use crate::time::Ttl;
@@ -36,6 +36,7 @@ checks! { ($) layered_users: PairBench;
         "A cache is registered also where another one is, and again when its entries live longer.",
     "X8-G-09" an_unknown_cache_is_not_used
         "A cache that could not be registered is not asked; one that is known needs no writing.",
+    "X8-G-11" a_drain_empties_the_log "A drain ends when nothing is left, however long the log is.",
     "X8-G-05" a_failed_drain_acknowledges_nothing "What a drain could not remove is drained again.",
     "L-58" lists_come_from_the_truth "Lists and counts ask the primary and never the cache.",
 }
@@ -243,6 +244,24 @@ async fn an_unknown_cache_is_not_used(on: &PairBench) -> Outcome {
     on.runtime.advance(node.app.store().config().breaker_pause);
     ensure(node.accepts(&token).await, "not accepted")?;
     ensure(node.cache.total() > 0, "the cache is never used")
+}
+
+async fn a_drain_empties_the_log(on: &PairBench) -> Outcome {
+    let node = on.node()?;
+    node.app.store().register().await?;
+    let sessions: Vec<_> = (1..=1010).map(|number| new(guest(number))).collect();
+    for done in join_all(sessions.iter().map(|new| on.primary.insert(new, NOW))).await {
+        done?;
+    }
+    let ids = sessions.iter().map(|new| new.session.id).collect();
+    on.primary.revoke(&Selection::Ids(ids), Reason::Admin, NOW).await?;
+    let drained = node.app.store().drain().await?;
+    let has_log = on.primary.promise().log != LogPromise::None;
+    expect(drained > 0, has_log)?;
+    for cache in on.primary.caches().await? {
+        expect(on.primary.drain(&cache.name, 9).await?.entries, vec![])?;
+    }
+    DONE
 }
 
 async fn a_failed_drain_acknowledges_nothing(on: &PairBench) -> Outcome {
