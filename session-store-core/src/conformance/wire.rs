@@ -79,6 +79,7 @@ struct State {
     rules: Vec<Rule>,
     down: bool,
     server_time: Option<Timestamp>,
+    is_logless: bool,
 }
 
 thread_local! {
@@ -138,6 +139,15 @@ impl Wire {
     /// Refuses every call, or none any more.
     pub fn set_down(&self, down: bool) {
         self.0.lock().down = down;
+    }
+
+    /// Makes the store on this wire one that keeps no log.
+    pub fn set_logless(&self, is_logless: bool) {
+        self.0.lock().is_logless = is_logless;
+    }
+
+    pub(super) fn is_logless(&self) -> bool {
+        self.0.lock().is_logless
     }
 
     /// Makes the server on this wire say that it is `time`.

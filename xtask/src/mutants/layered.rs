@@ -234,6 +234,7 @@ pub(super) const TABLE: &[Row] = &[
         "coherence 4.6",
         "other caches are not reckoned with",
     ),
+    (Primary(primary::Defect::TheLogEndsEarly), "coherence 4.6", "a drain ends after one page"),
     (
         Primary(primary::Defect::ShellsAreNotLogged),
         "pitfalls M3",

@@ -134,6 +134,7 @@ pub(super) enum Defect {
     AcknowledgesOlder,
     AcknowledgesForAll,
     TheLogNeverEnds,
+    TheLogEndsEarly,
     ShellsAreNotLogged,
 }
 

@@ -56,10 +56,12 @@ async fn end(node: &Node, deed: Deed) -> Result<Option<Visibility>, Violation> {
 }
 
 async fn a_repeated_revocation_holds(on: &PairBench) -> Outcome {
-    for first in [Deed::Everyone, Deed::AllOf, Deed::DeleteUser] {
-        for loses_reply in [false, true] {
+    let deeds = [Deed::Everyone, Deed::AllOf, Deed::DeleteUser];
+    for (is_logless, loses_reply) in [(false, false), (false, true), (true, false), (true, true)] {
+        for first in deeds {
             for second in [first, Deed::AllOf] {
                 let node = on.node()?;
+                node.db.set_logless(is_logless);
                 let token = on.log_in_warm(&node).await?;
                 if loses_reply {
                     let op = if first == Deed::DeleteUser { Op::DeleteUser } else { Op::Revoke };
