@@ -11,5 +11,7 @@ pub use session_store_core::*;
 pub use session_store_memory as memory;
 #[cfg(feature = "postgres")]
 pub use session_store_postgres as postgres;
+#[cfg(any(feature = "redis", feature = "fred"))]
+pub use session_store_redis as redis;
 #[cfg(feature = "sqlite")]
 pub use session_store_sqlite as sqlite;

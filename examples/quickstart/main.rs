@@ -91,7 +91,7 @@ async fn run() -> Outcome {
 async fn open(asked: &Asked) -> Outcome<App> {
     let host = tokio_host();
     let truth = stores::primary(&asked.primary).await?;
-    let cache = stores::secondary(&asked.secondary, &host)?;
+    let cache = stores::secondary(&asked.secondary, &host).await?;
     let mut config = LayeredConfig::default();
     config.topology = asked.topology();
     let store = Layered::new(truth, cache, config, host)?;

@@ -12,7 +12,8 @@ use crate::Outcome;
 const USAGE: &str = "usage: quickstart [--primary URL] [--secondary URL]\n  \
     --primary    sqlite:FILE (the default) | memory: | \
     postgres://USER@HOST/DATABASE, with the feature postgres\n  \
-    --secondary  memory: (the default)";
+    --secondary  memory: (the default) | redis://HOST, with the feature redis; several with commas \
+    between them are a Cluster, and sentinels when #MASTER follows";
 
 /// What was asked for.
 pub(crate) struct Asked {
@@ -67,11 +68,17 @@ pub(crate) async fn primary(url: &str) -> Outcome<Arc<dyn PrimaryStore>> {
 }
 
 /// The cache.
-pub(crate) fn secondary(url: &str, host: &Host) -> Outcome<Arc<dyn SecondaryStore>> {
+#[cfg_attr(not(feature = "redis"), expect(clippy::unused_async, reason = "servers answer later"))]
+pub(crate) async fn secondary(url: &str, host: &Host) -> Outcome<Arc<dyn SecondaryStore>> {
     match scheme(url)? {
         ("memory", _) => {
             let config = MemoryCacheConfig::default();
             Ok(Arc::new(MemoryCache::new(&config, host.clock.clone())))
+        }
+        #[cfg(feature = "redis")]
+        ("redis" | "rediss", _) => {
+            use session_store::redis::{RedisCache, RedisConfig};
+            Ok(Arc::new(RedisCache::connect(&RedisConfig::parse(url)?).await?))
         }
         (other, _) => Err(format!("no secondary store for {other:?}\n{USAGE}").into()),
     }
@@ -81,9 +88,12 @@ fn scheme(url: &str) -> Outcome<(&str, &str)> {
     url.split_once(':').ok_or_else(|| format!("{url:?} is not a URL\n{USAGE}").into())
 }
 
-/// The address without the password, for people.
-pub(crate) fn shown(url: &str) -> String {
-    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
-    let rest = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
-    format!("{scheme}://{rest}")
+/// The addresses without their passwords, for people.
+pub(crate) fn shown(line: &str) -> String {
+    let shown = |url: &str| {
+        let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
+        let rest = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
+        format!("{scheme}://{rest}")
+    };
+    line.split(',').map(shown).collect::<Vec<_>>().join(",")
 }

@@ -33,6 +33,9 @@ pub struct PostgresConfig {
     pub connect_timeout: Duration,
     /// How long one statement may take, waiting for locks included, before `Timeout`. Default: 30 s.
     pub statement_timeout: Duration,
+    /// How long one operation may take, waiting for a connection and repetitions after deadlocks
+    /// included, before `Timeout`. Longer than both of the above. Default: 60 s.
+    pub deadline: Duration,
     /// Whether a pooled connection is tested before each use, which costs a round trip; without it, a
     /// connection that the server has closed fails one call. Default: `false`.
     pub test_before_acquire: bool,
@@ -53,6 +56,7 @@ impl PostgresConfig {
             max_connections: 10,
             connect_timeout: Duration::from_secs(30),
             statement_timeout: Duration::from_secs(30),
+            deadline: Duration::from_mins(1),
             test_before_acquire: false,
         }
     }

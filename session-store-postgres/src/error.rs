@@ -33,6 +33,21 @@ pub(crate) fn classify(source: sqlx::Error) -> Error {
     error(kind).caused_by(source)
 }
 
+/// The same for a statement or a commit after which something may be different: without an answer,
+/// nobody knows.
+pub(crate) fn classify_write(source: sqlx::Error) -> Error {
+    let is_answered = match &source {
+        // The server refuses, unless it says that it is going away.
+        sqlx::Error::Database(told) => {
+            !told.code().is_some_and(|code| code.starts_with("57P") || code.starts_with("08"))
+        }
+        // Nothing was sent.
+        sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed => true,
+        _ => false,
+    };
+    if is_answered { classify(source) } else { error(ErrorKind::Timeout).caused_by(source) }
+}
+
 fn configuration(what: &'static str) -> ErrorKind {
     ErrorKind::Configuration { what: what.into() }
 }

@@ -1,6 +1,7 @@
 //! How the conformance suite gets at Postgres stores.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
@@ -18,7 +19,7 @@ const URL: &str = "SESSION_STORE_POSTGRES_URL";
 #[derive(Debug)]
 pub struct PostgresHarness {
     url: String,
-    /// Tells the schemas of this run from those of others.
+    /// Tells the schemas of this harness from those of others.
     run: String,
 }
 
@@ -36,8 +37,10 @@ impl PostgresHarness {
 
     /// A harness on the server at `url`.
     pub fn new(url: impl Into<String>) -> Self {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let run = format!("t{}_{}", std::process::id(), since.subsec_nanos());
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let run = format!("t{}_{number}_{}", std::process::id(), since.subsec_nanos());
         Self { url: url.into(), run }
     }
 

@@ -8,7 +8,7 @@ use session_store_core::{
 use sqlx::{PgConnection, PgPool, Row};
 
 use crate::ending;
-use crate::error::classify;
+use crate::error::{classify, classify_write};
 use crate::row;
 use crate::schema::Schema;
 
@@ -27,7 +27,7 @@ pub(crate) async fn register(
         .bind(cache.name.as_str())
         .bind(cache.scope == CacheScope::Shared)
         .bind(i64::try_from(cache.ttl.as_millis()).unwrap_or(i64::MAX));
-    query.execute(pool).await.map_err(classify).map(drop)
+    query.execute(pool).await.map_err(classify_write).map(drop)
 }
 
 /// Forgets a cache, and the entries that only waited for it.

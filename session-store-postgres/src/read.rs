@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use session_store_core::{
-    Census, CredentialEpoch, Cursor, Error, Found, Listing, Page, Result, Session, SessionId,
-    Timestamp, UserId, Which,
+    Census, Cursor, Error, Found, Listing, Page, Result, Session, SessionId, Timestamp, UserId,
+    Which,
 };
 use sqlx::{AssertSqlSafe, PgPool, Row};
 
@@ -42,18 +42,6 @@ pub(crate) async fn find(
         server_time: row::maybe_time(&row, 0)?,
         snapshot: row::snapshot(&row, 1, schema.owns_users())?,
     })
-}
-
-pub(crate) async fn epoch(
-    pool: &PgPool,
-    schema: &Schema,
-    user: &UserId,
-) -> Result<CredentialEpoch> {
-    let sql = schema.sql("SELECT credential_epoch FROM {p}session_users WHERE user_id = $1");
-    let found =
-        sqlx::query(sql).bind(user.as_str()).fetch_optional(pool).await.map_err(classify)?;
-    let epoch = found.map(|row| row::unsigned(&row, 0)).transpose()?;
-    Ok(CredentialEpoch(epoch.unwrap_or(0)))
 }
 
 /// The position that a cursor stands for; the beginning without one.

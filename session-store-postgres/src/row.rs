@@ -66,6 +66,12 @@ pub(crate) fn user_id(row: &PgRow, column: usize) -> Result<Option<UserId>> {
     get::<Option<String>>(row, column)?.map(|text| checked(UserId::new(text))).transpose()
 }
 
+/// The epoch in the last column; users who never logged in have none yet.
+pub(crate) fn last_epoch(row: &PgRow) -> Result<CredentialEpoch> {
+    let epoch: Option<i64> = get(row, row.len().saturating_sub(1))?;
+    epoch.unwrap_or(0).try_into().map(CredentialEpoch).map_err(|_| corrupt())
+}
+
 /// The session whose columns begin at `from`.
 fn session_at(row: &PgRow, from: usize) -> Result<Session> {
     let at = |column| from + column;

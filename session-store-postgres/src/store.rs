@@ -7,16 +7,16 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use session_store_core::{
-    Account, CacheName, CacheRegistration, Cascade, Census, Deleted, Drained, Found, Inserted,
-    Listing, LogId, LogPromise, NewSession, Page, PrimaryPromise, PrimaryStore, Reason, Result,
-    RevokedSessions, Selection, Session, SessionChange, SessionId, SweepBounds, Swept, Timestamp,
-    Touch, Touched, Update, User, UserChange, UserId, UserUpdate, Which,
+    Account, CacheName, CacheRegistration, Cascade, Census, Deleted, Drained, ErrorKind, Found,
+    Inserted, Listing, LogId, LogPromise, NewSession, Page, PrimaryPromise, PrimaryStore, Reason,
+    Result, RevokedSessions, Selection, Session, SessionChange, SessionId, SweepBounds, Swept,
+    Timestamp, Touch, Touched, Update, User, UserChange, UserId, UserUpdate, Which,
 };
 use sqlx::PgPool;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 
 use crate::config::{Access, PostgresConfig};
-use crate::error::{NAME, classify};
+use crate::error::{NAME, classify, error};
 use crate::schema::{Schema, quote};
 use crate::transaction::{Tries, begin, finish};
 use crate::write::{self, MAX_DATA_BYTES};
@@ -30,6 +30,7 @@ pub struct PostgresStore {
     pool: PgPool,
     schema: Arc<Schema>,
     log: LogPromise,
+    deadline: Duration,
     /// The statement of the hot path, made once.
     find: Arc<str>,
 }
@@ -71,7 +72,7 @@ impl PostgresStore {
         let log = migrate::log_promise(&mut on, &schema).await?;
         drop(on);
         let find = read::find_sql(&schema).into();
-        Ok(Self { pool, schema: Arc::new(schema), log, find })
+        Ok(Self { pool, schema: Arc::new(schema), log, deadline: config.deadline, find })
     }
 
     /// The statements of the schema, for people who own their migrations.
@@ -83,6 +84,13 @@ impl PostgresStore {
     /// [`ExistingUsers::triggers`](crate::ExistingUsers::triggers).
     pub fn user_trigger_sql(config: &PostgresConfig) -> Result<String> {
         Ok(migrate::user_trigger(&Schema::new(config)?))
+    }
+
+    /// Ends `work` when it has taken too long: the server's own timeout says nothing when the network
+    /// is gone.
+    async fn within<T>(&self, work: impl Future<Output = Result<T>>) -> Result<T> {
+        let late = |_| Err(error(ErrorKind::Timeout));
+        tokio::time::timeout(self.deadline, work).await.unwrap_or_else(late)
     }
 
     /// The pool, for an orderly shutdown.
@@ -106,23 +114,30 @@ impl PrimaryStore for PostgresStore {
     }
 
     async fn insert_user(&self, user: &User, now: Timestamp) -> Result<()> {
-        users::needs_own_table(&self.schema, "registering users in the application's own table")?;
-        let mut tries = Tries::default();
-        loop {
-            let mut on = begin(&self.pool).await?;
-            let outcome = users::insert(&mut on, &self.schema, user, now).await;
-            if let ControlFlow::Break(done) = finish(on, outcome, &mut tries).await? {
-                return Ok(done);
+        self.within(async {
+            users::needs_own_table(
+                &self.schema,
+                "registering users in the application's own table",
+            )?;
+            let mut tries = Tries::default();
+            loop {
+                let mut on = begin(&self.pool).await?;
+                let outcome = users::insert(&mut on, &self.schema, user, now).await;
+                if let ControlFlow::Break(done) = finish(on, outcome, &mut tries).await? {
+                    return Ok(done);
+                }
             }
-        }
+        })
+        .await
     }
 
     async fn find_user(&self, id: &UserId) -> Result<Option<Account>> {
-        users::find(&self.pool, &self.schema, id).await
+        self.within(async { users::find(&self.pool, &self.schema, id).await }).await
     }
 
     async fn find_user_by_email(&self, normalized: &str) -> Result<Option<Account>> {
-        users::find_by_email(&self.pool, &self.schema, normalized).await
+        self.within(async { users::find_by_email(&self.pool, &self.schema, normalized).await })
+            .await
     }
 
     async fn update_user(
@@ -131,20 +146,23 @@ impl PrimaryStore for PostgresStore {
         version: u64,
         change: &UserChange,
     ) -> Result<UserUpdate> {
-        users::needs_own_table(&self.schema, "changing users in the application's own table")?;
-        let mut tries = Tries::default();
-        loop {
-            let mut on = begin(&self.pool).await?;
-            let outcome = users::update(&mut on, &self.schema, (id, version), change).await;
-            // A change that was not made must not bump the epoch.
-            if let Ok(UserUpdate::Missing | UserUpdate::Conflict { .. }) = &outcome {
-                on.rollback().await.map_err(classify)?;
-                return outcome;
+        self.within(async {
+            users::needs_own_table(&self.schema, "changing users in the application's own table")?;
+            let mut tries = Tries::default();
+            loop {
+                let mut on = begin(&self.pool).await?;
+                let outcome = users::update(&mut on, &self.schema, (id, version), change).await;
+                // A change that was not made must not bump the epoch.
+                if let Ok(UserUpdate::Missing | UserUpdate::Conflict { .. }) = &outcome {
+                    on.rollback().await.map_err(classify)?;
+                    return outcome;
+                }
+                if let ControlFlow::Break(done) = finish(on, outcome, &mut tries).await? {
+                    return Ok(done);
+                }
             }
-            if let ControlFlow::Break(done) = finish(on, outcome, &mut tries).await? {
-                return Ok(done);
-            }
-        }
+        })
+        .await
     }
 
     async fn delete_user(
@@ -152,41 +170,47 @@ impl PrimaryStore for PostgresStore {
         id: &UserId,
         quarantine_until: Timestamp,
     ) -> Result<Option<Deleted>> {
-        let mut tries = Tries::default();
-        loop {
-            let mut on = begin(&self.pool).await?;
-            let outcome = users::delete(&mut on, &self.schema, id, quarantine_until).await;
-            if let ControlFlow::Break(done) = finish(on, outcome, &mut tries).await? {
-                return Ok(done);
+        self.within(async {
+            let mut tries = Tries::default();
+            loop {
+                let mut on = begin(&self.pool).await?;
+                let outcome = users::delete(&mut on, &self.schema, id, quarantine_until).await;
+                if let ControlFlow::Break(done) = finish(on, outcome, &mut tries).await? {
+                    return Ok(done);
+                }
             }
-        }
+        })
+        .await
     }
 
     async fn list_users(&self, page: &Page) -> Result<Listing<User>> {
-        users::list(&self.pool, &self.schema, page).await
+        self.within(async { users::list(&self.pool, &self.schema, page).await }).await
     }
 
     async fn count_users(&self) -> Result<u64> {
-        users::count(&self.pool, &self.schema).await
+        self.within(async { users::count(&self.pool, &self.schema).await }).await
     }
 
     async fn insert(&self, new: &NewSession, now: Timestamp) -> Result<Inserted> {
-        write::check_new(&new.session, now)?;
-        if new.session.user_id.is_none() {
-            return write::insert_guest(&self.pool, &self.schema, &new.session).await;
-        }
-        let mut tries = Tries::default();
-        loop {
-            let mut on = begin(&self.pool).await?;
-            let outcome = write::insert(&mut on, &self.schema, new, now).await;
-            if let ControlFlow::Break(done) = finish(on, outcome, &mut tries).await? {
-                return Ok(done);
+        self.within(async {
+            write::check_new(&new.session, now)?;
+            if new.session.user_id.is_none() {
+                return write::insert_guest(&self.pool, &self.schema, &new.session).await;
             }
-        }
+            let mut tries = Tries::default();
+            loop {
+                let mut on = begin(&self.pool).await?;
+                let outcome = write::insert(&mut on, &self.schema, new, now).await;
+                if let ControlFlow::Break(done) = finish(on, outcome, &mut tries).await? {
+                    return Ok(done);
+                }
+            }
+        })
+        .await
     }
 
     async fn find(&self, id: &SessionId) -> Result<Found> {
-        read::find(&self.pool, &self.schema, &self.find, id).await
+        self.within(async { read::find(&self.pool, &self.schema, &self.find, id).await }).await
     }
 
     async fn update(
@@ -196,34 +220,41 @@ impl PrimaryStore for PostgresStore {
         change: &SessionChange,
         now: Timestamp,
     ) -> Result<Update> {
-        write::check_change(change, now)?;
-        let mut tries = Tries::default();
-        loop {
-            let mut on = begin(&self.pool).await?;
-            let outcome = write::update(&mut on, &self.schema, (id, version), change, now).await;
-            // Whoever was evicted for a promotion that was not made, stays.
-            if let Ok(Update::Missing | Update::Conflict { .. }) = &outcome {
-                on.rollback().await.map_err(classify)?;
-                return outcome;
+        self.within(async {
+            write::check_change(change, now)?;
+            let mut tries = Tries::default();
+            loop {
+                let mut on = begin(&self.pool).await?;
+                let outcome =
+                    write::update(&mut on, &self.schema, (id, version), change, now).await;
+                // Whoever was evicted for a promotion that was not made, stays.
+                if let Ok(Update::Missing | Update::Conflict { .. }) = &outcome {
+                    on.rollback().await.map_err(classify)?;
+                    return outcome;
+                }
+                if let ControlFlow::Break(done) = finish(on, outcome, &mut tries).await? {
+                    return Ok(done);
+                }
             }
-            if let ControlFlow::Break(done) = finish(on, outcome, &mut tries).await? {
-                return Ok(done);
-            }
-        }
+        })
+        .await
     }
 
     async fn touch(&self, touches: &[Touch]) -> Result<Vec<Touched>> {
-        if touches.is_empty() {
-            return Ok(Vec::new());
-        }
-        let mut tries = Tries::default();
-        loop {
-            let mut on = begin(&self.pool).await?;
-            let outcome = write::touch(&mut on, &self.schema, touches).await;
-            if let ControlFlow::Break(done) = finish(on, outcome, &mut tries).await? {
-                return Ok(done);
+        self.within(async {
+            if touches.is_empty() {
+                return Ok(Vec::new());
             }
-        }
+            let mut tries = Tries::default();
+            loop {
+                let mut on = begin(&self.pool).await?;
+                let outcome = write::touch(&mut on, &self.schema, touches).await;
+                if let ControlFlow::Break(done) = finish(on, outcome, &mut tries).await? {
+                    return Ok(done);
+                }
+            }
+        })
+        .await
     }
 
     async fn revoke(
@@ -232,73 +263,94 @@ impl PrimaryStore for PostgresStore {
         reason: Reason,
         now: Timestamp,
     ) -> Result<RevokedSessions> {
-        let mut tries = Tries::default();
-        loop {
-            let mut on = begin(&self.pool).await?;
-            let outcome = ending::revoke(&mut on, &self.schema, selection, reason, now).await;
-            if let ControlFlow::Break(done) = finish(on, outcome, &mut tries).await? {
-                return Ok(done);
+        self.within(async {
+            let mut tries = Tries::default();
+            loop {
+                let mut on = begin(&self.pool).await?;
+                let outcome = ending::revoke(&mut on, &self.schema, selection, reason, now).await;
+                if let ControlFlow::Break(done) = finish(on, outcome, &mut tries).await? {
+                    return Ok(done);
+                }
             }
-        }
+        })
+        .await
     }
 
     async fn list(&self, user: &UserId, which: Which, page: &Page) -> Result<Listing<Session>> {
-        if !self.schema.is_key(user) {
-            return Ok(Listing { items: Vec::new(), next: None });
-        }
-        read::list(&self.pool, &self.schema, user, which, page).await
+        self.within(async {
+            if !self.schema.is_key(user) {
+                return Ok(Listing { items: Vec::new(), next: None });
+            }
+            read::list(&self.pool, &self.schema, user, which, page).await
+        })
+        .await
     }
 
     async fn sweep(&self, bounds: &SweepBounds, limit: u32) -> Result<Swept> {
-        let mut tries = Tries::default();
-        loop {
-            let mut on = begin(&self.pool).await?;
-            let outcome = ending::sweep(&mut on, &self.schema, bounds, limit).await;
-            if let ControlFlow::Break(done) = finish(on, outcome, &mut tries).await? {
-                return Ok(done);
+        self.within(async {
+            let mut tries = Tries::default();
+            loop {
+                let mut on = begin(&self.pool).await?;
+                let outcome = ending::sweep(&mut on, &self.schema, bounds, limit).await;
+                if let ControlFlow::Break(done) = finish(on, outcome, &mut tries).await? {
+                    return Ok(done);
+                }
             }
-        }
+        })
+        .await
     }
 
     async fn census(&self, now: Timestamp, user: Option<&UserId>) -> Result<Census> {
-        if user.is_some_and(|user| !self.schema.is_key(user)) {
-            return Ok(Census::default());
-        }
-        read::census(&self.pool, &self.schema, now, user).await
+        self.within(async {
+            if user.is_some_and(|user| !self.schema.is_key(user)) {
+                return Ok(Census::default());
+            }
+            read::census(&self.pool, &self.schema, now, user).await
+        })
+        .await
     }
 
     async fn register(&self, cache: &CacheRegistration) -> Result<()> {
-        log::register(&self.pool, &self.schema, cache).await
+        self.within(async { log::register(&self.pool, &self.schema, cache).await }).await
     }
 
     async fn unregister(&self, cache: &CacheName) -> Result<()> {
-        let mut tries = Tries::default();
-        loop {
-            let mut on = begin(&self.pool).await?;
-            let outcome = log::unregister(&mut on, &self.schema, cache).await;
-            if let ControlFlow::Break(done) = finish(on, outcome, &mut tries).await? {
-                return Ok(done);
+        self.within(async {
+            let mut tries = Tries::default();
+            loop {
+                let mut on = begin(&self.pool).await?;
+                let outcome = log::unregister(&mut on, &self.schema, cache).await;
+                if let ControlFlow::Break(done) = finish(on, outcome, &mut tries).await? {
+                    return Ok(done);
+                }
             }
-        }
+        })
+        .await
     }
 
     async fn caches(&self) -> Result<Vec<CacheRegistration>> {
-        log::caches(&self.pool, &self.schema).await
+        self.within(async { log::caches(&self.pool, &self.schema).await }).await
     }
 
     async fn drain(&self, cache: &CacheName, limit: u32) -> Result<Drained> {
-        let mut on = self.pool.acquire().await.map_err(classify)?;
-        log::drain(&mut on, &self.schema, cache, limit).await
+        self.within(async {
+            let mut on = self.pool.acquire().await.map_err(classify)?;
+            log::drain(&mut on, &self.schema, cache, limit).await
+        })
+        .await
     }
 
     async fn acknowledge(&self, cache: &CacheName, entries: &[LogId]) -> Result<()> {
-        let mut tries = Tries::default();
-        loop {
-            let mut on = begin(&self.pool).await?;
-            let outcome = log::acknowledge(&mut on, &self.schema, cache, entries).await;
-            if let ControlFlow::Break(done) = finish(on, outcome, &mut tries).await? {
-                return Ok(done);
+        self.within(async {
+            let mut tries = Tries::default();
+            loop {
+                let mut on = begin(&self.pool).await?;
+                let outcome = log::acknowledge(&mut on, &self.schema, cache, entries).await;
+                if let ControlFlow::Break(done) = finish(on, outcome, &mut tries).await? {
+                    return Ok(done);
+                }
             }
-        }
+        })
+        .await
     }
 }

@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use session_store_core::Result;
 use sqlx::{PgPool, Postgres, Transaction};
 
-use crate::error::{classify, is_victim};
+use crate::error::{classify, classify_write, is_victim};
 
 /// How often a transaction is begun again. Hand-typed SQL locks in an order of its own, so that a
 /// deadlock can't be ruled out.
@@ -28,7 +28,7 @@ pub(crate) async fn finish<T>(
     tries: &mut Tries,
 ) -> Result<ControlFlow<T>> {
     let outcome = match outcome {
-        Ok(value) => transaction.commit().await.map(|()| value).map_err(classify),
+        Ok(value) => transaction.commit().await.map(|()| value).map_err(classify_write),
         Err(error) => {
             // The first error is the one that says why.
             let _ = transaction.rollback().await;

@@ -80,6 +80,12 @@ pub(crate) async fn insert(
     user: &User,
     now: Timestamp,
 ) -> Result<()> {
+    // A row to lock, or else a deletion that is under way is not waited for, and its quarantine not
+    // seen.
+    let sql = "INSERT INTO {p}session_users (user_id, credential_epoch) VALUES ($1, 0) \
+         ON CONFLICT DO NOTHING";
+    let query = sqlx::query(schema.sql(sql)).bind(user.id.as_str());
+    query.execute(&mut *on).await.map_err(classify)?;
     let sql = "SELECT deleted_until FROM {p}session_users WHERE user_id = $1 FOR NO KEY UPDATE";
     let query = sqlx::query(schema.sql(sql)).bind(user.id.as_str());
     let found = query.fetch_optional(&mut *on).await.map_err(classify)?;
@@ -104,27 +110,36 @@ pub(crate) async fn insert(
     query.execute(on).await.map_err(classify).map(drop)
 }
 
-/// At most two users of whom `condition` holds.
+/// At most two users of whom `condition` holds, each with the epoch of the same moment: who read the
+/// password of before must not get the epoch of after.
 async fn find_where(
     pool: &PgPool,
     schema: &Schema,
     condition: &str,
     value: &str,
-) -> Result<Vec<User>> {
-    let sql = if schema.owns_users() {
-        format!("SELECT {USER_COLUMNS} FROM {{p}}users u WHERE {condition} LIMIT 2")
+) -> Result<Vec<Account>> {
+    let columns = if schema.owns_users() {
+        USER_COLUMNS.to_owned()
     } else {
         let users = schema.existing.as_ref().and_then(|users| users.email_column.as_deref());
         let email = match users {
             Some(column) => format!("u.{}::text", quote(column)?),
             None => "NULL::text".to_owned(),
         };
-        format!("SELECT {{projection}}, {email} FROM {{users}} u WHERE {condition} LIMIT 2")
+        format!("{{projection}}, {email}")
     };
+    let sql = format!(
+        "SELECT {columns}, (SELECT k.credential_epoch FROM {{p}}session_users k \
+         WHERE k.user_id = u.{{id}}::text) FROM {{users}} u WHERE {condition} LIMIT 2"
+    );
     let query = sqlx::query(schema.sql(&sql)).bind(value);
     let rows = query.fetch_all(pool).await.map_err(classify)?;
     let read = if schema.owns_users() { row::user } else { row::projected_user };
-    rows.iter().map(read).collect()
+    let account = |row| {
+        let credential_epoch = row::last_epoch(row)?;
+        Ok(Account { user: read(row)?, credential_epoch })
+    };
+    rows.iter().map(account).collect()
 }
 
 pub(crate) async fn find(pool: &PgPool, schema: &Schema, id: &UserId) -> Result<Option<Account>> {
@@ -132,7 +147,7 @@ pub(crate) async fn find(pool: &PgPool, schema: &Schema, id: &UserId) -> Result<
         return Ok(None);
     }
     let found = find_where(pool, schema, "u.{id} = $1{key}", id.as_str()).await?;
-    account(pool, schema, found.into_iter().find(|user| user.id == *id)).await
+    Ok(found.into_iter().find(|account| account.user.id == *id))
 }
 
 pub(crate) async fn find_by_email(
@@ -155,13 +170,7 @@ pub(crate) async fn find_by_email(
         let what = "email_column: several users have this address, up to upper and lower case";
         return Err(Error::schema(NAME, what));
     }
-    account(pool, schema, found.pop()).await
-}
-
-async fn account(pool: &PgPool, schema: &Schema, user: Option<User>) -> Result<Option<Account>> {
-    let Some(user) = user else { return Ok(None) };
-    let credential_epoch = read::epoch(pool, schema, &user.id).await?;
-    Ok(Some(Account { user, credential_epoch }))
+    Ok(found.pop())
 }
 
 pub(crate) async fn update(

@@ -12,7 +12,7 @@ use session_store_core::{
 };
 use sqlx::{PgConnection, PgPool};
 
-use crate::error::{NAME, classify, error};
+use crate::error::{NAME, classify, classify_write, error};
 use crate::read::{self, ACTIVE};
 use crate::row::{self, SESSION_COLUMNS};
 use crate::schema::Schema;
@@ -292,6 +292,6 @@ pub(crate) async fn insert_guest(
     session: &Session,
 ) -> Result<Inserted> {
     let query = row::bind(sqlx::query(schema.sql(INSERT)), session);
-    query.execute(pool).await.map_err(classify)?;
+    query.execute(pool).await.map_err(classify_write)?;
     Ok(Inserted { evicted: SessionIds::new() })
 }

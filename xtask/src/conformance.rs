@@ -5,13 +5,15 @@
 use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use session_store_core::conformance::{
-    AdapterReport, Filter, PrimaryHarness, Report, Verdict as Found, run_layered, run_primary,
-    run_secondary,
+    AdapterReport, Filter, PrimaryHarness, Report, SecondaryHarness, Verdict as Found, run_layered,
+    run_primary, run_secondary,
 };
 use session_store_memory::{MemoryCacheHarness, MemoryHarness};
 use session_store_postgres::PostgresHarness;
+use session_store_redis::{Client, RedisHarness};
 use session_store_sqlite::SqliteHarness;
 
 use crate::cli::{Failure, Verdict, complain, say};
@@ -20,15 +22,41 @@ use crate::servers::{Addresses, Lease};
 use crate::test::Tally;
 
 /// Every name that `--adapter` takes, in the order of the matrix.
-const ADAPTERS: [&str; 7] = [
+const ADAPTERS: [&str; 19] = [
     "memory",
     "sqlite",
     "postgres",
     "memory-cache",
+    "redis",
+    "redis-fred",
+    "redis-cluster",
+    "redis-sentinel",
+    "valkey",
     "layered:memory+memory-cache",
     "layered:sqlite+memory-cache",
     "layered:postgres+memory-cache",
+    "layered:memory+redis",
+    "layered:sqlite+redis",
+    "layered:postgres+redis",
+    "layered:postgres+redis-fred",
+    "layered:postgres+redis-cluster",
+    "layered:postgres+redis-sentinel",
+    "layered:postgres+valkey",
 ];
+
+/// The caches on servers of the Redis family: name, variable and client library.
+const FAMILY: [(&str, &str, Client); 5] = [
+    ("redis", "SESSION_STORE_REDIS_URL", Client::Redis),
+    ("redis-fred", "SESSION_STORE_REDIS_URL", Client::Fred),
+    ("redis-cluster", "SESSION_STORE_REDIS_CLUSTER_URL", Client::Redis),
+    ("redis-sentinel", "SESSION_STORE_REDIS_SENTINEL_URL", Client::Fred),
+    ("valkey", "SESSION_STORE_VALKEY_URL", Client::Fred),
+];
+
+/// Whether `adapter` is `store`, or a pair with it.
+fn has(adapter: &str, store: &str) -> bool {
+    adapter.strip_prefix("layered:").unwrap_or(adapter).split('+').any(|part| part == store)
+}
 
 /// What was asked for.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -64,13 +92,13 @@ impl Asked {
         self.adapters.is_empty() && self.filter.is_none()
     }
 
-    /// Whether any adapter that was asked for has this store in it.
+    /// Whether any adapter that was asked for is, or has in it, this store.
     fn wants_any(&self, store: &str) -> bool {
-        ADAPTERS.into_iter().any(|name| name.contains(store) && self.wants(name))
+        ADAPTERS.into_iter().any(|name| has(name, store) && self.wants(name))
     }
 
     fn needs_servers(&self) -> bool {
-        self.wants_any("postgres")
+        self.wants_any("postgres") || FAMILY.iter().any(|(name, ..)| self.wants_any(name))
     }
 
     fn wants(&self, name: &str) -> bool {
@@ -123,20 +151,21 @@ fn counted(report: &Report) -> Tally {
     Tally { passed: passed as u64, failed: failed as u64 }
 }
 
-/// Where every store comes from. The suite runs once in the life of this process.
+/// Where the stores of one adapter come from. Each adapter has hands of its own, since cases of the
+/// same name run side by side. They live as long as this process, which runs the suite once.
 struct Hands {
     memory: &'static MemoryHarness,
     sqlite: &'static SqliteHarness,
     postgres: Option<&'static PostgresHarness>,
+    family: Vec<&'static RedisHarness>,
 }
 
 impl Hands {
-    fn new(asked: &Asked, servers: &Addresses) -> Result<Self, Failure> {
+    fn new(adapter: &str, servers: &Addresses) -> Result<Self, Failure> {
         let failed = |error: session_store_core::Error| Failure::new(error.to_string());
         let sqlite = SqliteHarness::new().map_err(failed)?;
-        let postgres = if asked.wants_any("postgres") {
-            let url = servers.of("SESSION_STORE_POSTGRES_URL");
-            let harness = match url {
+        let postgres = if has(adapter, "postgres") {
+            let harness = match servers.of("SESSION_STORE_POSTGRES_URL") {
                 Some(url) => PostgresHarness::new(url),
                 None => PostgresHarness::from_env().map_err(failed)?,
             };
@@ -144,11 +173,36 @@ impl Hands {
         } else {
             None
         };
+        let mut family = Vec::new();
+        for (name, variable, client) in FAMILY.into_iter().filter(|(name, ..)| has(adapter, name)) {
+            let harness = match servers.of(variable) {
+                Some(line) => RedisHarness::new(name, line, client),
+                None => RedisHarness::from_env(name, variable, client),
+            };
+            family.push(&*Box::leak(Box::new(harness.map_err(failed)?)));
+        }
         Ok(Self {
             memory: Box::leak(Box::default()),
             sqlite: Box::leak(Box::new(sqlite)),
             postgres,
+            family,
         })
+    }
+
+    async fn run(&self, name: &str, filter: &Filter) -> Option<AdapterReport> {
+        let pair = name.strip_prefix("layered:").and_then(|pair| pair.split_once('+'));
+        Some(match (pair, self.primary(name)) {
+            (Some((primary, secondary)), _) => {
+                run_layered(self.primary(primary)?, self.secondary(secondary), filter).await
+            }
+            (None, Some(primary)) => run_primary(primary, filter).await,
+            (None, None) => run_secondary(self.secondary(name), filter).await,
+        })
+    }
+
+    fn secondary(&self, name: &str) -> &'static dyn SecondaryHarness {
+        let known = self.family.iter().find(|harness| harness.name() == name);
+        known.map_or(&MemoryCacheHarness, |harness| *harness as &dyn SecondaryHarness)
     }
 
     fn primary(&self, name: &str) -> Option<&'static dyn PrimaryHarness> {
@@ -163,24 +217,34 @@ impl Hands {
 
 fn report(asked: &Asked, servers: &Addresses) -> Result<Report, Failure> {
     let filter = asked.filter.clone().map_or(Filter::All, Filter::Containing);
-    let hands = Hands::new(asked, servers)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    let runtime = runtime.map_err(|error| Failure::io("tokio", &error))?;
-    let mut adapters = Vec::new();
-    runtime.block_on(async {
-        for name in ADAPTERS.into_iter().filter(|name| asked.wants(name)) {
-            let pair = name.strip_prefix("layered:").and_then(|pair| pair.split_once('+'));
-            let truth = hands.primary(pair.map_or(name, |(primary, _)| primary));
-            adapters.push(match (pair, truth) {
-                (None, Some(primary)) => run_primary(primary, &filter).await,
-                (Some(_), Some(primary)) => {
-                    run_layered(primary, &MemoryCacheHarness, &filter).await
-                }
-                (_, None) => run_secondary(&MemoryCacheHarness, &filter).await,
-            });
+    let names: Vec<_> = ADAPTERS.into_iter().filter(|name| asked.wants(name)).collect();
+    let next = AtomicUsize::new(0);
+    let work = || -> Result<Vec<(usize, AdapterReport)>, Failure> {
+        // A case runs on one thread, so each thread takes one adapter at a time.
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| Failure::io("tokio", &error))?;
+        let mut done = Vec::new();
+        loop {
+            let at = next.fetch_add(1, Ordering::Relaxed);
+            let Some(name) = names.get(at) else { return Ok(done) };
+            let hands = Hands::new(name, servers)?;
+            if let Some(report) = runtime.block_on(hands.run(name, &filter)) {
+                done.push((at, report));
+            }
         }
-    });
-    Ok(Report { adapters })
+    };
+    let threads = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
+    let mut adapters = Vec::new();
+    std::thread::scope(|scope| {
+        let handles: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        for handle in handles {
+            let broken = |_| Err(Failure::new("conformance: a thread broke"));
+            adapters.extend(handle.join().unwrap_or_else(broken)?);
+        }
+        Ok::<_, Failure>(())
+    })?;
+    adapters.sort_by_key(|(at, _)| *at);
+    Ok(Report { adapters: adapters.into_iter().map(|(_, report)| report).collect() })
 }
 
 /// Every promise that is weaker than the strongest, with its bound.

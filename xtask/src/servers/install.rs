@@ -2,10 +2,11 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Mutex;
 
 use crate::cli::{Failure, say};
 
-/// A program, and the Debian package that has it.
+/// A program, and the Debian packages that have it.
 pub(super) struct Wanted {
     pub(super) program: &'static str,
     pub(super) package: &'static str,
@@ -15,6 +16,9 @@ pub(super) struct Wanted {
 
 /// Where the program is; installed if it is not there and that needs no question.
 pub(super) fn find(wanted: &Wanted) -> Result<PathBuf, Failure> {
+    // The package manager takes one order at a time, and the last one may have brought this too.
+    static TURN: Mutex<()> = Mutex::new(());
+    let _turn = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     if let Some(path) = search(wanted) {
         return Ok(path);
     }

@@ -2,10 +2,12 @@
 //!
 //! A variable that names an existing server wins. Only processes that were started here are stopped.
 
-mod install;
+pub(crate) mod install;
 mod pgbouncer;
-mod postgres;
-mod state;
+pub(crate) mod postgres;
+pub(crate) mod redis;
+pub(crate) mod state;
+mod valkey;
 
 use std::path::{Path, PathBuf};
 
@@ -20,6 +22,8 @@ pub(crate) struct Kind {
     pub(crate) variable: &'static str,
     /// Starts it in an empty folder, beside those that are there already.
     start: fn(&Path, &Addresses) -> Result<Started, Failure>,
+    /// Whether it needs one of the others.
+    is_second: bool,
 }
 
 /// What was started.
@@ -28,10 +32,44 @@ struct Started {
     pids: Vec<u32>,
 }
 
-/// Every server; later ones may need earlier ones.
-const KINDS: [Kind; 2] = [
-    Kind { name: "postgres", variable: "SESSION_STORE_POSTGRES_URL", start: postgres::start },
-    Kind { name: "pgbouncer", variable: "SESSION_STORE_PGBOUNCER_URL", start: pgbouncer::start },
+/// Every server.
+const KINDS: [Kind; 6] = [
+    Kind {
+        name: "postgres",
+        variable: "SESSION_STORE_POSTGRES_URL",
+        start: postgres::start,
+        is_second: false,
+    },
+    Kind {
+        name: "pgbouncer",
+        variable: "SESSION_STORE_PGBOUNCER_URL",
+        start: pgbouncer::start,
+        is_second: true,
+    },
+    Kind {
+        name: "redis",
+        variable: "SESSION_STORE_REDIS_URL",
+        start: redis::start,
+        is_second: false,
+    },
+    Kind {
+        name: "valkey",
+        variable: "SESSION_STORE_VALKEY_URL",
+        start: redis::start_valkey,
+        is_second: false,
+    },
+    Kind {
+        name: "redis-cluster",
+        variable: "SESSION_STORE_REDIS_CLUSTER_URL",
+        start: redis::start_cluster,
+        is_second: false,
+    },
+    Kind {
+        name: "redis-sentinel",
+        variable: "SESSION_STORE_REDIS_SENTINEL_URL",
+        start: redis::start_sentinels,
+        is_second: false,
+    },
 ];
 
 /// Servers that are there: name of the variable, and address.
@@ -73,22 +111,46 @@ pub(crate) fn run(root: &Path, arguments: &[String]) -> Result<Verdict, Failure>
     Ok(Verdict::Held)
 }
 
-/// Starts what is not there yet.
+/// Starts what is not there yet, side by side; then what needs the others.
 pub(crate) fn up(root: &Path) -> Result<Addresses, Failure> {
     let path = state_file(root);
     let mut state = State::read(&path)?;
     state.forget_dead();
-    for kind in &KINDS {
-        if from_outside(kind.variable).is_some() || state.has(kind.name) {
-            continue;
+    let mut outcome = Ok(());
+    for is_second in [false, true] {
+        let others = known(&state);
+        let wanted = KINDS.iter().filter(|kind| {
+            let is_there = from_outside(kind.variable).is_some() || state.has(kind.name);
+            kind.is_second == is_second && !is_there
+        });
+        let started: Vec<_> = std::thread::scope(|scope| {
+            let others = &others;
+            let threads: Vec<_> =
+                wanted.map(|kind| scope.spawn(move || start(kind, others))).collect();
+            threads.into_iter().map(joined).collect()
+        });
+        for record in started {
+            match record {
+                Ok(record) => state.add(record),
+                Err(failure) => outcome = outcome.and(Err(failure)),
+            }
         }
-        let folder = state::empty_folder(kind.name)?;
-        let started = (kind.start)(&folder, &known(&state))?;
-        state.add(Record::new(kind.name, &started.url, &started.pids, &folder)?);
-        // Written at once: what was started must be stoppable, whatever comes next.
+        // Written whatever else failed: what was started must be stoppable.
         state.write(&path)?;
     }
-    Ok(known(&state))
+    outcome.map(|()| known(&state))
+}
+
+fn start(kind: &Kind, others: &Addresses) -> Result<Record, Failure> {
+    let folder = state::empty_folder(kind.name)?;
+    let started = (kind.start)(&folder, others)?;
+    Record::new(kind.name, &started.url, &started.pids, &folder)
+}
+
+fn joined(
+    thread: std::thread::ScopedJoinHandle<'_, Result<Record, Failure>>,
+) -> Result<Record, Failure> {
+    thread.join().unwrap_or_else(|_| Err(Failure::new("a thread that starts a server broke")))
 }
 
 /// Stops what was started here; returns how many servers that were.

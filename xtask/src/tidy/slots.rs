@@ -15,7 +15,7 @@ const SLOTS: [&str; 7] =
     ["lib.rs", "config.rs", "store.rs", "cache.rs", "row.rs", "error.rs", "migrate.rs"];
 
 /// What one adapter has beyond the slots, and why. A path that ends in `/` is a folder: it holds `mod.rs` and slots.
-const EXTRA: [(&str, &str, &str); 29] = [
+const EXTRA: [(&str, &str, &str); 44] = [
     ("session-store-postgres", "schema.rs", "the checked names that statements are made of"),
     ("session-store-postgres", "transaction.rs", "what is begun again after a deadlock"),
     ("session-store-postgres", "pooler.rs", "how a pooler is noticed that breaks statements"),
@@ -41,6 +41,21 @@ const EXTRA: [(&str, &str, &str); 29] = [
         "the invalidation log is a part of the store with its own statements",
     ),
     ("session-store-sqlite", "harness.rs", "how the suite gets at the store"),
+    ("session-store-redis", "acl.rs", "what a Redis user must be allowed to do"),
+    ("session-store-redis", "cluster.rs", "which node owns which slot"),
+    ("session-store-redis", "driver/mod.rs", "what a client library must do"),
+    ("session-store-redis", "driver/fred.rs", "the library fred"),
+    ("session-store-redis", "driver/redis.rs", "the library redis"),
+    ("session-store-redis", "harness.rs", "how the suite gets at the cache"),
+    ("session-store-redis", "identity.rs", "who answers, and whether it is still the same"),
+    ("session-store-redis", "key.rs", "keys as Redis sees them"),
+    ("session-store-redis", "link.rs", "the connection to one server, opened and replaced"),
+    ("session-store-redis", "route.rs", "which server a command goes to"),
+    ("session-store-redis", "script.rs", "the scripts that make a key linearizable"),
+    ("session-store-redis", "seal.rs", "authentication of records"),
+    ("session-store-redis", "sentinel.rs", "who is master, by majority"),
+    ("session-store-redis", "tls.rs", "TLS, the same for both client libraries"),
+    ("session-store-redis", "url.rs", "addresses, without secrets in their text"),
     ("session-store-memory", "tables.rs", "the tables that a database would have"),
     ("session-store-memory", "log.rs", "the invalidation log that triggers would write"),
     ("session-store-memory", "users.rs", "the store's operations on users"),

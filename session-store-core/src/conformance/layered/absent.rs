@@ -9,6 +9,7 @@ use super::super::sample::{NOW, guest, new};
 use super::super::wire::{Op, Point};
 use super::PairBench;
 use crate::layered::LayeredConfig;
+use crate::primary::CacheScope;
 use crate::session::{NewSession, Reason, Session};
 use crate::token::Token;
 
@@ -113,11 +114,14 @@ async fn a_flood_is_cheap(on: &PairBench) -> Outcome {
         on.runtime.settle().await;
     }
     expect(node.db.count(Op::Find), 1)?;
-    for _ in 0..100_000 {
+    // What a server evicts, and when, is for its operator; a cache of ours must stand the flood.
+    let is_ours = on.secondary.promise().scope == CacheScope::Process;
+    let count = if is_ours { 100_000 } else { 5_000 };
+    for _ in 0..count {
         node.accepts(&Token::generate(NOW)?).await;
     }
     on.runtime.settle().await;
-    expect(node.db.count(Op::Find), 100_001)?;
+    expect(node.db.count(Op::Find), count + 1)?;
     if !on.is_cached(token.id()).await? {
         return Err(Violation::new("a flood of unknown ids evicted a live session"));
     }

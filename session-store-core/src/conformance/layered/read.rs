@@ -8,7 +8,7 @@ use super::super::checks;
 use super::super::report::{ensure, expect, refused};
 use super::super::runner::Outcome;
 use super::super::sample::NOW;
-use super::super::wire::{Op, Point};
+use super::super::wire::{Op, Point, is_busy};
 use super::{DONE, PairBench, two_nodes};
 use crate::error::ErrorKind;
 use crate::layered::{LayeredConfig, Source, Topology};
@@ -227,19 +227,27 @@ async fn a_lost_leader_hangs_nobody(on: &PairBench) -> Outcome {
 
 async fn another_node_reads_once(on: &PairBench) -> Outcome {
     let (one, other, token) = two_nodes(on).await?;
-    // The first lookup registers the cache, after which lookups may be out of step.
+    // Whoever registers the cache at its first lookup comes later than the others.
     other.app.store().register().await?;
     on.runtime.settle().await;
     one.db.reset();
-    let mut held = one.cache.hold(Op::Swap, Point::Before);
-    let first = async {
-        let accepted = one.accepts(&token).await;
-        held.reached().await;
-        let many = join_all((0..10).map(|_| other.accepts(&token))).await;
-        held.release();
-        (accepted, many)
+    let mut fill = one.cache.hold(Op::Swap, Point::Before);
+    let accepted = one.accepts(&token).await;
+    fill.reached().await;
+    // The other node reads until all of its ten have seen the lease, at whatever pace replies come.
+    let mut read = other.db.hold(Op::Find, Point::After);
+    let all = async {
+        read.reached().await;
+        woken(async {
+            while other.cache.count(Op::Get) < 10 || is_busy() {
+                futures_util::pending!();
+            }
+        })
+        .await;
+        read.release();
     };
-    let (accepted, many) = first.await;
+    let (many, ()) = join(join_all((0..10).map(|_| other.accepts(&token))), all).await;
+    fill.release();
     ensure(accepted && many.iter().all(|accepted| *accepted), "not all were accepted")?;
     on.runtime.settle().await;
     expect((one.db.count(Op::Find), other.db.count(Op::Find)), (1, 1))?;

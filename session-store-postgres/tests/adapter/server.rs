@@ -1,69 +1,15 @@
-//! What only Postgres has: errors of servers, plans, locks, poolers, an application's own users.
-#![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+//! Errors of servers, plans, poolers, an application's own users.
 
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use session_store_core::{
-    CredentialEpoch, ErrorKind, Json, Metadata, NewSession, PrimaryStore, Reason, SecretHash,
-    Selection, Session, SessionId, SweepBounds, Timestamp, Touch, Ttl, User, UserId,
-};
-use session_store_postgres::{
-    Access, ExistingUsers, IdType, PostgresConfig, PostgresHarness, PostgresStore, Users,
-};
+use session_store_core::{ErrorKind, PrimaryStore, Reason, Selection, SweepBounds, Timestamp};
+use session_store_postgres::{Access, ExistingUsers, IdType, PostgresConfig, PostgresStore, Users};
 
-const NOW: Timestamp = Timestamp::from_millis(1_800_000_000_000);
-const HOUR: Duration = Duration::from_hours(1);
-
-fn server() -> PostgresHarness {
-    PostgresHarness::from_env().unwrap()
-}
-
-fn user(name: &str) -> UserId {
-    UserId::new(name).unwrap()
-}
-
-fn session(number: u32, owner: Option<&str>) -> NewSession {
-    let mut id = [0; 16];
-    id[12..].copy_from_slice(&number.to_be_bytes());
-    let session = Session {
-        id: SessionId::from_bytes(id),
-        user_id: owner.map(user),
-        secret_hash: SecretHash::from_bytes([7; 32]),
-        previous: None,
-        created_at: NOW,
-        authenticated_at: None,
-        last_seen_at: NOW,
-        expires_at: NOW.plus(HOUR),
-        absolute_expires_at: None,
-        idle_timeout: Ttl::new(HOUR).unwrap(),
-        rotated_at: NOW,
-        metadata: Metadata::default(),
-        remember: false,
-        aal: None,
-        amr: vec![],
-        external_sid: None,
-        data: Json::default(),
-        version: 1,
-        credential_epoch: CredentialEpoch(0),
-        revoked: None,
-    };
-    NewSession { session, limit: None }
-}
-
-/// A store in which `ada` is registered.
-async fn store(on: &PostgresHarness, namespace: &str) -> PostgresStore {
-    let store = PostgresStore::connect(&on.fresh(namespace).await.unwrap()).await.unwrap();
-    store.insert_user(&User::new(user("ada"), NOW), NOW).await.unwrap();
-    store
-}
+use crate::fixture::{NOW, address, server, session, store, user};
 
 async fn refusal(config: &PostgresConfig) -> session_store_core::Error {
     PostgresStore::connect(config).await.unwrap_err()
-}
-
-fn address() -> String {
-    std::env::var("SESSION_STORE_POSTGRES_URL").unwrap()
 }
 
 #[tokio::test]
@@ -230,90 +176,4 @@ async fn ten_thousand_sessions_end_in_one_transaction() {
     .unwrap();
     let done = store.revoke(&Selection::AllOf(user("ada")), Reason::Admin, NOW).await.unwrap();
     assert_eq!(done.revoked.len(), 10_000);
-}
-
-#[tokio::test]
-async fn a_first_login_does_not_slip_past_a_revocation_of_all() {
-    let on = server();
-    let store = store(&on, "first").await;
-    for round in 0..30 {
-        let new = session(round, Some("ada"));
-        let all = Selection::AllOf(user("ada"));
-        let (login, ended) =
-            tokio::join!(store.insert(&new, NOW), store.revoke(&all, Reason::Admin, NOW));
-        let ended = ended.unwrap();
-        match login {
-            Ok(_) => {
-                let found = store.find(&new.session.id).await.unwrap().snapshot.unwrap();
-                let is_ended = found.session.revoked.is_some();
-                assert_eq!(is_ended, ended.revoked.contains(&new.session.id));
-                // The first one may come before; later ones bring an epoch that is old by then.
-                assert!(is_ended, "a login with the epoch of before is active");
-            }
-            Err(error) => assert_eq!(error.kind(), &ErrorKind::StaleCredentials),
-        }
-    }
-}
-
-#[tokio::test]
-async fn overlapping_logins_do_not_starve_a_revocation_of_all() {
-    let on = server();
-    let store = store(&on, "starve").await;
-    let logins = (0..100).map(|number| {
-        let store = store.clone();
-        tokio::spawn(async move { store.insert(&session(number, Some("ada")), NOW).await })
-    });
-    let logins: Vec<_> = logins.collect();
-    let ended = store.revoke(&Selection::AllOf(user("ada")), Reason::Admin, NOW).await.unwrap();
-    for login in join_all(logins).await {
-        if let Err(error) = login.unwrap() {
-            assert_eq!(error.kind(), &ErrorKind::StaleCredentials);
-        }
-    }
-    let census = store.census(NOW, None).await.unwrap();
-    assert_eq!((census.active, census.revoked), (0, ended.revoked.len() as u64));
-}
-
-#[tokio::test]
-async fn no_deadlock_reaches_a_caller() {
-    let on = server();
-    let store = store(&on, "spell").await;
-    let schema = on.schema("spell");
-    for number in 0..20 {
-        store.insert(&session(number, Some("ada")), NOW).await.unwrap();
-    }
-    let end = std::time::Instant::now() + Duration::from_secs(4);
-    let touches: Vec<_> = (0..20)
-        .map(|number| Touch {
-            id: session(number, None).session.id,
-            seen_at: NOW,
-            expires_at: NOW.plus(2 * HOUR),
-        })
-        .collect();
-    let mut backwards = touches.clone();
-    backwards.reverse();
-    let touching = async |batch: &[Touch]| {
-        while std::time::Instant::now() < end {
-            store.touch(batch).await.unwrap();
-        }
-    };
-    let revoking = async {
-        while std::time::Instant::now() < end {
-            store.revoke(&Selection::AllOf(user("ada")), Reason::Admin, NOW).await.unwrap();
-            let ids = touches.iter().rev().map(|touch| touch.id).collect();
-            store.revoke(&Selection::Ids(ids), Reason::Admin, NOW).await.unwrap();
-        }
-    };
-    let typing = async {
-        while std::time::Instant::now() < end {
-            // Locks in an order of its own; a shell may be the victim.
-            let sql = format!("DELETE FROM {schema}.users WHERE id = 'ada'");
-            let _ = on.run(sql).await;
-            let _ = store.insert_user(&User::new(user("ada"), NOW), NOW).await;
-            for number in 0..20 {
-                let _ = store.insert(&session(number, Some("ada")), NOW).await;
-            }
-        }
-    };
-    tokio::join!(touching(&touches), touching(&backwards), revoking, typing);
 }

@@ -1,0 +1,130 @@
+//! Who answers: a process, its history, and whether it is in charge. A cache that is served by
+//! another process, or by the same one after it followed another, may hold what had been removed.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::driver::{Command, Connection, Reply};
+use crate::error::Fault;
+use crate::url::Node;
+
+/// What `INFO` says about a server. Empty fields are those that a server does not print.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Identity {
+    /// Another one after every start.
+    run: String,
+    /// Another one after every promotion.
+    history: String,
+    is_replica: bool,
+    is_cluster: bool,
+}
+
+const UNASKED: &str = "the Redis user may not run INFO; grant what RedisConfig::acl_rules lists";
+
+/// The two commands that ask for it.
+pub(crate) const QUESTIONS: [Command<'static>; 2] = [
+    Command { name: "INFO", args: &[b"server"] },
+    Command { name: "INFO", args: &[b"replication"] },
+];
+
+impl Identity {
+    /// Asks over `connection`, which nobody else uses yet.
+    pub(crate) async fn ask(connection: &dyn Connection, node: &Node) -> Result<Self, Fault> {
+        let answers = connection.many(&QUESTIONS).await.map_err(|fault| match fault {
+            Fault::Lost(_) => Fault::Unreachable(format!(
+                "{node}: it closed the connection before it answered; is it Redis, and does it \
+                 expect TLS (rediss://)?"
+            )),
+            other => other,
+        })?;
+        Self::of(answers)
+    }
+
+    /// Reads the answers to [`QUESTIONS`].
+    pub(crate) fn of(answers: Vec<Result<Reply, Fault>>) -> Result<Self, Fault> {
+        let mut identity = Self::default();
+        for answer in answers {
+            let answer = answer.map_err(|fault| match fault {
+                fault if fault.is("NOPERM") => Fault::Misconfigured(UNASKED.to_owned()),
+                other => other,
+            })?;
+            identity.read(answer.text().unwrap_or_default());
+        }
+        Ok(identity)
+    }
+
+    fn read(&mut self, text: &str) {
+        for (name, value) in text.lines().filter_map(|line| line.split_once(':')) {
+            let value = value.trim();
+            match name {
+                "run_id" => value.clone_into(&mut self.run),
+                "master_replid" => value.clone_into(&mut self.history),
+                "role" => self.is_replica = value != "master",
+                "redis_mode" | "server_mode" => self.is_cluster |= value == "cluster",
+                _ => {}
+            }
+        }
+    }
+
+    /// Refuses a server that only follows another.
+    pub(crate) fn must_lead(&self, node: &Node) -> Result<(), Fault> {
+        if self.is_replica {
+            let what = "it is a replica; name the master, or its sentinels";
+            return Err(Fault::Unreachable(format!("{node}: {what}")));
+        }
+        Ok(())
+    }
+
+    /// Refuses a server that holds only a part of the keys.
+    pub(crate) fn must_be_alone(&self, node: &Node) -> Result<(), Fault> {
+        if self.is_cluster {
+            let what = "it is a node of a Cluster; name its nodes as Servers::Cluster";
+            return Err(Fault::Misconfigured(format!("{node}: {what}")));
+        }
+        Ok(())
+    }
+}
+
+/// Counts how often entries may have come back.
+#[derive(Debug, Default)]
+pub(crate) struct Watch(AtomicU64);
+
+impl Watch {
+    pub(crate) fn epoch(&self) -> u64 {
+        self.0.load(Ordering::Acquire)
+    }
+
+    /// Notes that another server answers now, or the same with another history.
+    pub(crate) fn changed(&self, node: &dyn std::fmt::Display) {
+        self.0.fetch_add(1, Ordering::AcqRel);
+        tracing::warn!(store = crate::error::NAME, %node, "another server answers");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn identity(server: &str, replication: &str) -> Identity {
+        let reply = |text: &str| Ok(Reply::Bytes(text.as_bytes().to_vec()));
+        Identity::of(vec![reply(server), reply(replication)]).unwrap()
+    }
+
+    #[test]
+    fn a_restart_and_a_promotion_make_another_server() {
+        let server = "# Server\r\nredis_mode:standalone\r\nrun_id:aa\r\n";
+        let before = identity(server, "role:master\r\nmaster_replid:01\r\n");
+        let node = Node { host: "a".into(), port: 1 };
+        assert!(before.must_lead(&node).is_ok() && before.must_be_alone(&node).is_ok());
+        assert_eq!(before, identity(server, "role:master\r\nmaster_replid:01\r\nother:1\r\n"));
+        assert_ne!(before, identity("run_id:bb\r\n", "role:master\r\nmaster_replid:01\r\n"));
+        assert_ne!(before, identity(server, "role:master\r\nmaster_replid:02\r\n"));
+    }
+
+    #[test]
+    fn replicas_and_parts_of_a_cluster_are_told() {
+        let node = Node { host: "a".into(), port: 1 };
+        let replica = identity("server_mode:cluster\r\n", "role:slave\r\n");
+        assert!(matches!(replica.must_lead(&node), Err(Fault::Unreachable(_))));
+        assert!(matches!(replica.must_be_alone(&node), Err(Fault::Misconfigured(_))));
+    }
+}
