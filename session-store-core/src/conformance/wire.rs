@@ -63,6 +63,7 @@ impl Hold {
 enum Trouble {
     Hold(oneshot::Sender<()>, oneshot::Receiver<()>),
     Fail,
+    Refuse,
     Hang,
 }
 
@@ -124,6 +125,11 @@ impl Wire {
     /// Refuses the next call of `op`: nothing happens.
     pub fn fail(&self, op: Op) {
         self.add(op, Point::Before, Trouble::Fail);
+    }
+
+    /// Refuses the next call of `op` in a way that no repetition helps: nothing happens.
+    pub fn refuse(&self, op: Op) {
+        self.add(op, Point::Before, Trouble::Refuse);
     }
 
     /// Loses the reply of the next call of `op`: it happens all the same.
@@ -211,6 +217,7 @@ impl Wire {
         match self.take(op, point) {
             None => Ok(()),
             Some(Trouble::Fail) => Err(Error::new(kind, "wire")),
+            Some(Trouble::Refuse) => Err(Error::invalid("wire", "refused")),
             Some(Trouble::Hang) => std::future::pending().await,
             Some(Trouble::Hold(reached, released)) => {
                 let _ = reached.send(());

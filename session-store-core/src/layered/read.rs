@@ -54,7 +54,8 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
     /// - On a cache of class Eventual requests share no read \[X8-L-23\].
     /// - A "no" that is confirmed and found unchanged writes nothing to the cache \[X8-L-24\].
     /// - Wrong secrets presented for one session hold up no other one \[X8-L-19\].
-    /// - A cache that fails or hangs is passed by, flagged as `degraded` \[L-10 L-12\].
+    /// - A cache that fails or hangs is passed by, flagged as `degraded`; one that refuses is asked
+    ///   again \[L-10 L-12 X8-L-31\].
     /// - A host whose clock is wrong by more than `max_skew` asks no cache of class Eventual
     ///   \[K6-K03\].
     /// - A record that can't be read is a miss, and is deleted \[L-13\].

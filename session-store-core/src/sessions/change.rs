@@ -88,7 +88,8 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Sessions<P, S> {
     ///
     /// # Contract
     /// - Of two changes based on the same answer one is `Conflict`, whatever they change
-    ///   \[P-36 X8-Y-23\]; what this library itself writes beside a request is none \[X8-Y-15\].
+    ///   \[P-36 X8-Y-23\]; the start of a grace, which this library writes beside a request, is
+    ///   overlooked, and nothing else is \[X8-Y-15 X8-Y-24\].
     /// - A session that was ended meanwhile is `Absent` and stays so \[P-31 P-33\].
     /// - Data over the limit is `TooLarge` before any store is asked \[X8-Y-12\].
     pub async fn set_data(&self, live: &Live, data: Json) -> Result<DataUpdate> {

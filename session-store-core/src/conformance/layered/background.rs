@@ -23,6 +23,8 @@ use crate::token::Token;
 use crate::user::CredentialEpoch;
 
 checks! { ($) layered_background: PairBench;
+    "X8-L-31" a_refusal_closes_nothing
+        "Errors of the cache that no repetition helps, however many, do not close it.",
     "P-84 L-60" maintenance_survives_errors_and_ends_when_dropped
         "An outage is counted and got over, the sweep has jitter, and a dropped task does nothing.",
     "P-88" each_event_is_told_once "Each step of a life is told once, with the reason of its end.",
@@ -62,6 +64,21 @@ async fn maintenance_survives_errors_and_ends_when_dropped(on: &PairBench) -> Ou
     node.db.reset();
     pass(180 * MINUTE).await;
     expect(node.db.total(), 0)
+}
+
+async fn a_refusal_closes_nothing(on: &PairBench) -> Outcome {
+    let node = on.node()?;
+    let token = on.log_in_warm(&node).await?;
+    for _ in 0..20 {
+        on.evict(token.id()).await?;
+        node.cache.refuse(Op::Get);
+        ensure(node.accepts(&token).await, "not accepted past a cache that refuses")?;
+        on.runtime.settle().await;
+    }
+    ensure(node.accepts(&token).await, "not accepted")?;
+    on.runtime.settle().await;
+    ensure(on.is_cached(token.id()).await?, "the cache is not used any more")?;
+    expect(node.app.store().stats().cache_errors, 20)
 }
 
 /// Writes events down.
