@@ -73,6 +73,16 @@ fn kind_of(code: &str, constraint: Option<&str>) -> ErrorKind {
     }
 }
 
+/// Whether the connection had been closed before anything was sent over it, or has been meanwhile.
+pub(crate) fn is_closed(error: &Error) -> bool {
+    let source = std::error::Error::source(error);
+    match source.and_then(|source| source.downcast_ref::<sqlx::Error>()) {
+        Some(sqlx::Error::Io(_)) => true,
+        Some(sqlx::Error::Database(told)) => told.code().is_some_and(|code| code == "57P01"),
+        _ => false,
+    }
+}
+
 /// Whether the server has undone the transaction for the sake of another one.
 pub(crate) fn is_victim(error: &Error) -> bool {
     let source = std::error::Error::source(error);

@@ -18,7 +18,7 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use crate::config::{Access, PostgresConfig};
 use crate::error::{NAME, classify, error};
 use crate::schema::{Schema, quote};
-use crate::transaction::{Tries, begin, finish};
+use crate::transaction::{Tries, begin, finish, on_open_connection};
 use crate::write::{self, MAX_DATA_BYTES};
 use crate::{ending, log, migrate, pooler, read, users};
 
@@ -132,12 +132,20 @@ impl PrimaryStore for PostgresStore {
     }
 
     async fn find_user(&self, id: &UserId) -> Result<Option<Account>> {
-        self.within(async { users::find(&self.pool, &self.schema, id).await }).await
+        self.within(async {
+            on_open_connection(&self.pool, || users::find(&self.pool, &self.schema, id)).await
+        })
+        .await
     }
 
     async fn find_user_by_email(&self, normalized: &str) -> Result<Option<Account>> {
-        self.within(async { users::find_by_email(&self.pool, &self.schema, normalized).await })
+        self.within(async {
+            on_open_connection(&self.pool, || {
+                users::find_by_email(&self.pool, &self.schema, normalized)
+            })
             .await
+        })
+        .await
     }
 
     async fn update_user(
@@ -184,11 +192,17 @@ impl PrimaryStore for PostgresStore {
     }
 
     async fn list_users(&self, page: &Page) -> Result<Listing<User>> {
-        self.within(async { users::list(&self.pool, &self.schema, page).await }).await
+        self.within(async {
+            on_open_connection(&self.pool, || users::list(&self.pool, &self.schema, page)).await
+        })
+        .await
     }
 
     async fn count_users(&self) -> Result<u64> {
-        self.within(async { users::count(&self.pool, &self.schema).await }).await
+        self.within(async {
+            on_open_connection(&self.pool, || users::count(&self.pool, &self.schema)).await
+        })
+        .await
     }
 
     async fn insert(&self, new: &NewSession, now: Timestamp) -> Result<Inserted> {
@@ -210,7 +224,11 @@ impl PrimaryStore for PostgresStore {
     }
 
     async fn find(&self, id: &SessionId) -> Result<Found> {
-        self.within(async { read::find(&self.pool, &self.schema, &self.find, id).await }).await
+        self.within(async {
+            on_open_connection(&self.pool, || read::find(&self.pool, &self.schema, &self.find, id))
+                .await
+        })
+        .await
     }
 
     async fn update(
@@ -281,7 +299,10 @@ impl PrimaryStore for PostgresStore {
             if !self.schema.is_key(user) {
                 return Ok(Listing { items: Vec::new(), next: None });
             }
-            read::list(&self.pool, &self.schema, user, which, page).await
+            on_open_connection(&self.pool, || {
+                read::list(&self.pool, &self.schema, user, which, page)
+            })
+            .await
         })
         .await
     }
@@ -305,7 +326,8 @@ impl PrimaryStore for PostgresStore {
             if user.is_some_and(|user| !self.schema.is_key(user)) {
                 return Ok(Census::default());
             }
-            read::census(&self.pool, &self.schema, now, user).await
+            on_open_connection(&self.pool, || read::census(&self.pool, &self.schema, now, user))
+                .await
         })
         .await
     }
@@ -329,13 +351,19 @@ impl PrimaryStore for PostgresStore {
     }
 
     async fn caches(&self) -> Result<Vec<CacheRegistration>> {
-        self.within(async { log::caches(&self.pool, &self.schema).await }).await
+        self.within(async {
+            on_open_connection(&self.pool, || log::caches(&self.pool, &self.schema)).await
+        })
+        .await
     }
 
     async fn drain(&self, cache: &CacheName, limit: u32) -> Result<Drained> {
         self.within(async {
-            let mut on = self.pool.acquire().await.map_err(classify)?;
-            log::drain(&mut on, &self.schema, cache, limit).await
+            let drain = || async {
+                let mut on = self.pool.acquire().await.map_err(classify)?;
+                log::drain(&mut on, &self.schema, cache, limit).await
+            };
+            on_open_connection(&self.pool, drain).await
         })
         .await
     }

@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use session_store_core::Result;
 use sqlx::{PgPool, Postgres, Transaction};
 
-use crate::error::{classify, classify_write, is_victim};
+use crate::error::{classify, classify_write, is_closed, is_victim};
 
 /// How often a transaction is begun again. Hand-typed SQL locks in an order of its own, so that a
 /// deadlock can't be ruled out.
@@ -17,7 +17,28 @@ pub(crate) struct Tries(u32);
 
 /// Begins a transaction. Its isolation is that of the statement, whatever the server's default.
 pub(crate) async fn begin(pool: &PgPool) -> Result<Transaction<'static, Postgres>> {
-    pool.begin_with("BEGIN ISOLATION LEVEL READ COMMITTED").await.map_err(classify)
+    let begin = || async {
+        pool.begin_with("BEGIN ISOLATION LEVEL READ COMMITTED").await.map_err(classify)
+    };
+    on_open_connection(pool, begin).await
+}
+
+/// What `work` finds, which changes nothing and so may be done again: the server may have closed any
+/// connection of the pool while nobody used it. That costs a failure here and no round trip at every
+/// use (decision 12).
+pub(crate) async fn on_open_connection<T, F: Future<Output = Result<T>>>(
+    pool: &PgPool,
+    work: impl Fn() -> F,
+) -> Result<T> {
+    let mut closed = 0;
+    loop {
+        match work().await {
+            Err(error) if is_closed(&error) && closed <= pool.options().get_max_connections() => {
+                closed += 1;
+            }
+            other => return other,
+        }
+    }
 }
 
 /// Commits what was done, or undoes it. `Continue`: it was undone by the server, and is to be begun

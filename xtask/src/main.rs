@@ -6,6 +6,7 @@ mod ci;
 mod cli;
 mod command;
 mod conformance;
+mod faults;
 mod generated;
 mod members;
 mod mutants;
@@ -27,6 +28,7 @@ usage: cargo xtask COMMAND
   lint         fmt, clippy, clippy per feature, doc, wasm32, deny, tidy
   ci           lint, mutants, then test: what a merge needs
   conformance  every adapter against the suite; writes the ledgers and the matrix of README.md
+  faults       servers that die, hang and come back under load; `--case WORDS`, `--seconds N`
   servers      up, down or env: the private servers that the tests use
   mutants      the suite against stores, caches and nodes that are broken in one way each";
 
@@ -46,6 +48,7 @@ fn run(arguments: &[String]) -> Result<Verdict, Failure> {
     let root = root()?;
     match arguments.split_first() {
         Some((command, rest)) if command == "conformance" => conformance::run(&root, rest),
+        Some((command, rest)) if command == "faults" => faults::run(&root, rest),
         Some((command, rest)) if command == "servers" => servers::run(&root, rest),
         Some((command, rest)) if command == "mutants" => mutants::run(&root, rest),
         Some((command, [])) => match command.as_str() {

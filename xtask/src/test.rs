@@ -7,7 +7,7 @@ use std::path::Path;
 use crate::cli::{Failure, Verdict, complain, say};
 use crate::command::Program;
 use crate::members::{self, FACADE, Member};
-use crate::servers::{Addresses, Lease};
+use crate::servers::Lease;
 
 /// How many tests passed and failed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -47,7 +47,10 @@ pub(crate) fn run(root: &Path) -> Result<Verdict, Failure> {
         }
         sum = sum.plus(judged(tally, succeeded));
     }
-    sum = sum.plus(conformance_tally(root, &servers.addresses));
+    say("\n== faults");
+    sum = sum.plus(or_failed(crate::faults::tally(&servers.addresses)));
+    say("\n== conformance");
+    sum = sum.plus(or_failed(crate::conformance::tally(root, &servers.addresses)));
     for program in broken {
         complain(&format!("test: `{program}` failed"));
     }
@@ -85,8 +88,8 @@ fn judged(tally: Tally, succeeded: bool) -> Tally {
     tally.plus(Tally { passed: 0, failed: u64::from(crashed) })
 }
 
-fn conformance_tally(root: &Path, servers: &Addresses) -> Tally {
-    crate::conformance::tally(root, servers).unwrap_or_else(|failure| {
+fn or_failed(tally: Result<Tally, Failure>) -> Tally {
+    tally.unwrap_or_else(|failure| {
         complain(&format!("test: {failure}"));
         Tally { passed: 0, failed: 1 }
     })

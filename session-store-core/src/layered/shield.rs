@@ -19,7 +19,7 @@ use crate::time::{Timestamp, Ttl};
 /// How many failures in a row open the breaker.
 const TRIPS: u32 = 5;
 /// The most keys one removal names, whatever the adapter could take.
-const BATCH: usize = 1000;
+const BATCH: usize = 10_000;
 
 /// A secondary store that answers in time or not at all.
 #[derive(Debug)]

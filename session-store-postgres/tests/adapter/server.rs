@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use session_store_core::{ErrorKind, PrimaryStore, Reason, Selection, SweepBounds, Timestamp};
+use session_store_core::{
+    ErrorKind, PrimaryStore, Reason, Selection, SweepBounds, Timestamp, User,
+};
 use session_store_postgres::{Access, ExistingUsers, IdType, PostgresConfig, PostgresStore, Users};
 
 use crate::fixture::{NOW, address, server, session, store, user};
@@ -176,4 +178,47 @@ async fn ten_thousand_sessions_end_in_one_transaction() {
     .unwrap();
     let done = store.revoke(&Selection::AllOf(user("ada")), Reason::Admin, NOW).await.unwrap();
     assert_eq!(done.revoked.len(), 10_000);
+}
+
+#[tokio::test]
+async fn connections_that_the_server_closed_fail_nobody() {
+    let on = server();
+    let mut config = on.fresh("closed").await.unwrap();
+    config.url = format!("{}?application_name=closed", address());
+    let store = PostgresStore::connect(&config).await.unwrap();
+    store.insert_user(&User::new(user("ada"), NOW), NOW).await.unwrap();
+    for round in 0..3 {
+        // As many as the pool may have, all of them idle.
+        let busy: Vec<_> = join_all((0..6).map(|_| store.pool().acquire())).await;
+        drop(busy);
+        let sql = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+             WHERE application_name = 'closed'";
+        on.run(sql.to_owned()).await.unwrap();
+        let new = session(round, Some("ada"));
+        if round == 0 {
+            assert!(store.find(&new.session.id).await.unwrap().snapshot.is_none());
+        } else if round == 1 {
+            store.insert(&new, NOW).await.unwrap();
+        } else {
+            let account = store.find_user(&user("ada")).await.unwrap();
+            assert!(account.is_some());
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_pool_that_is_used_up_is_unavailable_and_recovers() {
+    let on = server();
+    let mut config = on.fresh("full").await.unwrap();
+    config.max_connections = 1;
+    config.connect_timeout = Duration::from_millis(500);
+    let store = PostgresStore::connect(&config).await.unwrap();
+    let id = session(1, None).session.id;
+    let busy = store.pool().acquire().await.unwrap();
+    let refused = store.find(&id).await.unwrap_err();
+    assert_eq!(refused.kind(), &ErrorKind::Unavailable);
+    let refused = store.insert(&session(1, None), NOW).await.unwrap_err();
+    assert_eq!(refused.kind(), &ErrorKind::Unavailable);
+    drop(busy);
+    assert!(store.find(&id).await.unwrap().snapshot.is_none());
 }

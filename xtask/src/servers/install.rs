@@ -79,7 +79,7 @@ pub(super) fn unprivileged(program: &Path, user: &str) -> Command {
 }
 
 /// A port that nobody listened on just now.
-pub(super) fn free_port() -> Result<u16, Failure> {
+pub(crate) fn free_port() -> Result<u16, Failure> {
     let listener = std::net::TcpListener::bind(("127.0.0.1", 0));
     let address = listener.and_then(|listener| listener.local_addr());
     address.map(|address| address.port()).map_err(|error| Failure::io("a free port", &error))

@@ -171,7 +171,7 @@ impl State {
 }
 
 /// An empty folder, in memory where there is room for it.
-pub(super) fn empty_folder(name: &str) -> Result<PathBuf, Failure> {
+pub(crate) fn empty_folder(name: &str) -> Result<PathBuf, Failure> {
     let memory = Path::new("/dev/shm");
     let parent = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
     let folder = parent.join(format!("session-store-{name}-{}", std::process::id()));

@@ -1,0 +1,166 @@
+//! What happens to Redis itself.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use session_store::{PrimaryStore, Reason, SecondaryStore, Source, Visibility};
+
+use super::load::Load;
+use super::node::{CACHE_TTL, Node, Outcome, said};
+use super::private::{Private, signal};
+use super::{CLIENTS, World, ensure, seconds, until};
+use crate::servers::redis;
+
+async fn pause(millis: u64) {
+    tokio::time::sleep(Duration::from_millis(millis)).await;
+}
+
+pub(super) async fn redis_killed_and_restarted_empty(on: &World) -> Outcome<String> {
+    let mut figures = Vec::new();
+    for (client, name) in CLIENTS {
+        let server = Private::new()?;
+        let redis = server.redis(&[])?;
+        let truth = on.truth().await?;
+        let mut nodes = Vec::new();
+        for _ in 0..2 {
+            nodes.push(Arc::new(Node::start(&truth, &redis.url(), client).await?));
+        }
+        nodes[0].register().await?;
+        let load = Load::start(&nodes, 3);
+        pause(1000).await;
+        signal(redis.pid, "-KILL");
+        pause(1500).await;
+        server.redis_on(redis.port, &[])?;
+        let restarted = Instant::now();
+        load.seen.await_hit();
+        pause(8000).await;
+        let seen = load.stop().await;
+        seen.judge()?;
+        let healed = seen.first_hit_after(restarted);
+        ensure(healed.is_some(), "the cache was never used again")?;
+        figures.push(format!("{name}: hits again {} after the restart, {seen}", seconds(healed)));
+    }
+    Ok(figures.join("; "))
+}
+
+pub(super) async fn redis_stopped_for_ten_seconds(on: &World) -> Outcome<String> {
+    let mut figures = Vec::new();
+    for (client, name) in CLIENTS {
+        let server = Private::new()?;
+        let redis = server.redis(&[])?;
+        let truth = on.truth().await?;
+        let mut nodes = Vec::new();
+        for _ in 0..2 {
+            nodes.push(Arc::new(Node::start(&truth, &redis.url(), client).await?));
+        }
+        nodes[0].register().await?;
+        let load = Load::start(&nodes, 3);
+        pause(1000).await;
+        signal(redis.pid, "-STOP");
+        pause(10_000).await;
+        signal(redis.pid, "-CONT");
+        let resumed = Instant::now();
+        load.seen.await_hit();
+        pause(5000).await;
+        let seen = load.stop().await;
+        seen.judge()?;
+        let healed = seen.first_hit_after(resumed);
+        ensure(healed.is_some(), "the cache was never used again")?;
+        figures.push(format!("{name}: hits again {} after it went on, {seen}", seconds(healed)));
+    }
+    Ok(figures.join("; "))
+}
+
+pub(super) async fn redis_restarted_from_a_file(on: &World) -> Outcome<String> {
+    let mut figures = Vec::new();
+    for (client, name) in CLIENTS {
+        let server = Private::new()?;
+        let redis = server.redis(&[])?;
+        let node = Node::start(&on.truth().await?, &redis.url(), client).await?;
+        node.register().await?;
+        let token = node.log_in_warm().await?;
+        redis::said(redis.port, &["save"]).map_err(said)?;
+        let done = node.app.admin_revoke(token.id(), Reason::Admin).await.map_err(said)?;
+        ensure(done.visibility == Visibility::Immediate, "not immediate on a healthy cache")?;
+        signal(redis.pid, "-KILL");
+        pause(200).await;
+        server.redis_on(redis.port, &[])?;
+        let keys = redis::said(redis.port, &["dbsize"]).map_err(said)?;
+        ensure(keys != "0", "the file brought nothing back, so nothing is shown")?;
+        // The old entry is there, and nobody is let in by it.
+        let epoch = node.cache.epoch();
+        let began = Instant::now();
+        while began.elapsed() < CACHE_TTL + Duration::from_secs(1) {
+            ensure(!node.accepts(&token).await, "an entry of before the restart was believed")?;
+            pause(5).await;
+        }
+        ensure(node.cache.epoch() != epoch, "the restart was not noticed")?;
+        let token = node.log_in_warm().await?;
+        ensure(node.accepts(&token).await, "no recovery")?;
+        figures.push(format!("{name}: {keys} entries came back, none was believed"));
+    }
+    Ok(figures.join("; "))
+}
+
+pub(super) async fn redis_full(on: &World) -> Outcome<String> {
+    for (client, _) in CLIENTS {
+        let server = Private::new()?;
+        let redis = server.redis(&[])?;
+        let node = Node::start(&on.truth().await?, &redis.url(), client).await?;
+        node.register().await?;
+        let cached = node.log_in_warm().await?;
+        // Less than it holds already.
+        for (name, value) in [("maxmemory-policy", "noeviction"), ("maxmemory", "100kb")] {
+            redis::said(redis.port, &["config", "set", name, value]).map_err(said)?;
+        }
+        let before = node.app.store().stats();
+        let fresh = node.log_in().await?;
+        for _ in 0..3 {
+            ensure(node.accepts(&fresh).await, "a full cache failed a lookup")?;
+        }
+        let after = node.app.store().stats();
+        ensure(after.cache_errors > before.cache_errors, "the cache was not full")?;
+        until(Duration::from_secs(5), "reads of a full cache go on", async || {
+            let live = node.app.authenticate(&cached).await.live();
+            live.is_some_and(|live| live.source == Source::Secondary)
+        })
+        .await?;
+        let done = node.app.admin_revoke(cached.id(), Reason::Admin).await.map_err(said)?;
+        ensure(done.visibility == Visibility::Immediate, "a full cache could not forget")?;
+        ensure(!node.accepts(&cached).await, "accepted after Immediate")?;
+        redis::said(redis.port, &["config", "set", "maxmemory", "0"]).map_err(said)?;
+        node.log_in_warm().await?;
+    }
+    Ok("reads and removals go on, fills are refused".to_owned())
+}
+
+pub(super) async fn a_node_starts_without_redis(on: &World) -> Outcome<String> {
+    let mut figures = Vec::new();
+    for (client, name) in CLIENTS {
+        let server = Private::new()?;
+        let redis = server.redis(&[])?;
+        signal(redis.pid, "-KILL");
+        pause(200).await;
+        let node = Node::start(&on.truth().await?, &redis.url(), client).await?;
+        node.register().await?;
+        let token = node.log_in().await?;
+        let began = Instant::now();
+        for _ in 0..1000 {
+            ensure(node.accepts(&token).await, "a missing cache failed a lookup")?;
+        }
+        let each = began.elapsed() / 1000;
+        // What the same lookup costs without any cache.
+        let began = Instant::now();
+        for _ in 0..1000 {
+            node.truth.find(&token.id()).await.map_err(said)?;
+        }
+        let bare = began.elapsed() / 1000;
+        // The cache is told nothing, and may hold nothing: that is for the bound to say.
+        let done = node.app.admin_revoke(token.id(), Reason::Admin).await.map_err(said)?;
+        ensure(done.visibility != Visibility::Immediate, "a removal that was not made counted")?;
+        server.redis_on(redis.port, &[])?;
+        node.log_in_warm().await?;
+        figures.push(format!("{name}: a lookup {each:.0?}, without a cache {bare:.0?}"));
+    }
+    Ok(figures.join("; "))
+}

@@ -1,0 +1,161 @@
+//! Masters that die, and replicas that take over.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use session_store::redis::{RedisCache, RedisConfig, Wait};
+use session_store::{ErrorKind, Reason, SecondaryStore, Visibility};
+
+use super::load::Load;
+use super::node::{Node, Outcome, said};
+use super::private::{Private, signal};
+use super::{CLIENTS, World, ensure, seconds, until};
+use crate::servers::redis;
+
+/// A master, and a replica that has caught up.
+fn pair(server: &Private) -> Outcome<(redis::Node, redis::Node)> {
+    let master = server.redis(&[])?;
+    let leader = format!("127.0.0.1 {}", master.port);
+    let replica = server.redis(&["--replicaof", &leader])?;
+    // It acknowledges nothing before it has said for the first time how far it is.
+    redis::said(master.port, &["set", "warm", "up"]).map_err(said)?;
+    let end = Instant::now() + Duration::from_secs(10);
+    loop {
+        let info = redis::said(master.port, &["info", "replication"]).map_err(said)?;
+        let at = |name: &str| {
+            let (_, rest) = info.split_once(name)?;
+            rest.split(|c: char| !c.is_ascii_digit()).next().map(str::to_owned)
+        };
+        if at("master_repl_offset:").is_some_and(|own| at(",offset=") == Some(own)) {
+            break;
+        }
+        ensure(Instant::now() < end, "the replica does not catch up")?;
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Ok((master, replica))
+}
+
+pub(super) async fn a_replica_is_refused(on: &World) -> Outcome<String> {
+    for (client, _) in CLIENTS {
+        let server = Private::new()?;
+        let (master, replica) = pair(&server)?;
+        let mut config = RedisConfig::parse(&replica.url()).map_err(said)?;
+        config.client = client;
+        let error = RedisCache::connect(&config).await.err().ok_or("a replica was accepted")?;
+        ensure(error.kind() == &ErrorKind::Unavailable, "a replica is no outage")?;
+        let source = std::error::Error::source(&error).map(ToString::to_string);
+        ensure(source.is_some_and(|source| source.contains("replica")), "it does not say why")?;
+        // A master that is demoted while it is used.
+        let node = Node::start(&on.truth().await?, &master.url(), client).await?;
+        node.register().await?;
+        let token = node.log_in_warm().await?;
+        redis::said(replica.port, &["replicaof", "no", "one"]).map_err(said)?;
+        let follow = ["replicaof", "127.0.0.1", &replica.port.to_string()];
+        redis::said(master.port, &follow).map_err(said)?;
+        let fresh = node.log_in().await?;
+        for _ in 0..50 {
+            let both = node.accepts(&token).await && node.accepts(&fresh).await;
+            ensure(both, "a demoted master logged somebody out")?;
+        }
+        let done = node.app.admin_revoke(token.id(), Reason::Admin).await.map_err(said)?;
+        ensure(done.visibility != Visibility::Immediate, "a replica acknowledged a removal")?;
+    }
+    Ok("both clients".to_owned())
+}
+
+pub(super) async fn a_replica_is_promoted_behind_us(on: &World) -> Outcome<String> {
+    let mut figures = Vec::new();
+    for (client, name) in CLIENTS {
+        let server = Private::new()?;
+        let (master, replica) = pair(&server)?;
+        let truth = on.truth().await?;
+        let mut config = RedisConfig::parse(&master.url()).map_err(said)?;
+        config.client = client;
+        config.wait = Some(Wait { replicas: 1, timeout: Duration::from_secs(2) });
+        let here = Node::with(&truth, &config).await?;
+        here.register().await?;
+        let token = here.log_in_warm().await?;
+        let done = here.app.admin_revoke(token.id(), Reason::Admin).await.map_err(said)?;
+        ensure(done.visibility == Visibility::Immediate, "a replica that is there was not enough")?;
+        let token = here.log_in_warm().await?;
+        redis::said(master.port, &["wait", "1", "1000"]).map_err(said)?;
+        redis::said(replica.port, &["replicaof", "no", "one"]).map_err(said)?;
+        let there = Node::start(&truth, &replica.url(), client).await?;
+        let done = here.app.admin_revoke(token.id(), Reason::Admin).await.map_err(said)?;
+        ensure(done.visibility != Visibility::Immediate, "WAIT came short and nobody said so")?;
+        let was_there = there.accepts(&token).await;
+        let refused = until(done.visibility.bound(), "the other side refuses it", async || {
+            !there.accepts(&token).await
+        });
+        figures.push(format!(
+            "{name}: the new master still had it: {was_there}, refused after {:.2} s of {:.1} s",
+            refused.await?.as_secs_f32(),
+            done.visibility.bound().as_secs_f32()
+        ));
+    }
+    Ok(figures.join("; "))
+}
+
+pub(super) async fn the_master_dies_under_sentinel(on: &World) -> Outcome<String> {
+    let mut figures = Vec::new();
+    for (client, name) in CLIENTS {
+        let server = Private::new()?;
+        let (data, sentinels) = redis::sentinels(&server.folder).map_err(said)?;
+        server.keep(&data);
+        server.keep(&sentinels);
+        let addresses: Vec<_> = sentinels.iter().map(redis::Node::url).collect();
+        let line = format!("{}#mymaster", addresses.join(","));
+        let (seen, healed) = under_load(on, client, &line, data[0].pid).await?;
+        figures.push(format!("{name}: hits again {} after the kill, {seen}", seconds(healed)));
+    }
+    Ok(figures.join("; "))
+}
+
+pub(super) async fn a_master_dies_in_a_cluster(on: &World) -> Outcome<String> {
+    let mut figures = Vec::new();
+    for (client, name) in CLIENTS {
+        let server = Private::new()?;
+        let all = redis::cluster(&server.folder).map_err(said)?;
+        server.keep(&all);
+        let addresses: Vec<_> = all.iter().map(redis::Node::url).collect();
+        let (seen, healed) = under_load(on, client, &addresses.join(","), all[0].pid).await?;
+        figures.push(format!("{name}: all hit again {} after the kill, {seen}", seconds(healed)));
+    }
+    Ok(figures.join("; "))
+}
+
+/// Kills a master while two nodes work; what they saw, and after how long every new session was served
+/// from the cache again.
+async fn under_load(
+    on: &World,
+    client: session_store::redis::Client,
+    line: &str,
+    master: u32,
+) -> Outcome<(String, Option<Duration>)> {
+    let truth = on.truth().await?;
+    let mut nodes = Vec::new();
+    for _ in 0..2 {
+        nodes.push(Arc::new(Node::start(&truth, line, client).await?));
+    }
+    nodes[0].register().await?;
+    let epoch = nodes[0].cache.epoch();
+    let load = Load::start(&nodes, 3);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    signal(master, "-KILL");
+    let killed = Instant::now();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let mut healed = None;
+    while healed.is_none() && killed.elapsed() < Duration::from_secs(40) {
+        let mut are_warm = true;
+        // So many that every master has some.
+        for _ in 0..12 {
+            are_warm = are_warm && nodes[1].log_in_warm().await.is_ok();
+        }
+        healed = are_warm.then(|| killed.elapsed());
+    }
+    let seen = load.stop().await;
+    seen.judge()?;
+    ensure(healed.is_some(), "the cache was never used again")?;
+    ensure(nodes[0].cache.epoch() != epoch, "the failover was not noticed")?;
+    Ok((seen.to_string(), healed))
+}

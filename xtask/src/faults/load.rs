@@ -1,0 +1,250 @@
+//! Readers and a writer on some nodes, who know at every moment what must not happen.
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use parking_lot::{Mutex, RwLock};
+use session_store::{Authentication, Reason, Source, Token};
+
+use super::node::{Node, Outcome};
+
+/// How many ended sessions are still asked for.
+const REMEMBERED: usize = 40;
+
+/// A session, and what is known of its end.
+#[derive(Debug)]
+struct Entry {
+    token: Token,
+    /// Somebody has begun to end it.
+    is_ending: AtomicBool,
+    /// From when on nobody may be let in.
+    dead_from: OnceLock<Instant>,
+}
+
+/// What was seen.
+#[derive(Debug, Default)]
+pub(super) struct Seen {
+    pub(super) validations: AtomicU64,
+    pub(super) hits: AtomicU64,
+    pub(super) unavailable: AtomicU64,
+    pub(super) write_errors: AtomicU64,
+    pub(super) revocations: AtomicU64,
+    pub(super) immediate: AtomicU64,
+    accepted_dead: AtomicU64,
+    false_logouts: AtomicU64,
+    last_hit: Mutex<Option<Instant>>,
+    first_hit: Mutex<Option<Instant>>,
+    last_trouble: Mutex<Option<Instant>>,
+}
+
+fn of(counter: &AtomicU64) -> u64 {
+    counter.load(Ordering::Relaxed)
+}
+
+fn add(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}
+
+impl fmt::Display for Seen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} lookups ({} hits, {} unavailable), {} logouts ({} immediate), {} failed writes",
+            of(&self.validations),
+            of(&self.hits),
+            of(&self.unavailable),
+            of(&self.revocations),
+            of(&self.immediate),
+            of(&self.write_errors)
+        )
+    }
+}
+
+impl Seen {
+    /// Nobody was let in who must not be, and nobody was sent away who must not be.
+    pub(super) fn judge(&self) -> Outcome {
+        let (accepted, logouts) = (of(&self.accepted_dead), of(&self.false_logouts));
+        if accepted + logouts > 0 {
+            return Err(format!(
+                "{accepted} accepted after the bound, {logouts} false logouts; {self}"
+            ));
+        }
+        if of(&self.validations) < 100 || of(&self.revocations) < 3 {
+            return Err(format!("hardly anything happened: {self}"));
+        }
+        Ok(())
+    }
+
+    /// How long after `moment` the cache answered again.
+    pub(super) fn first_hit_after(&self, moment: Instant) -> Option<Duration> {
+        self.first_hit.lock().map(|hit| hit.saturating_duration_since(moment))
+    }
+
+    /// How long after `moment` the last lookup was unavailable.
+    pub(super) fn last_trouble_after(&self, moment: Instant) -> Option<Duration> {
+        self.last_trouble.lock().map(|last| last.saturating_duration_since(moment))
+    }
+
+    /// From now on the first hit is looked for.
+    pub(super) fn await_hit(&self) {
+        *self.first_hit.lock() = None;
+    }
+}
+
+/// Readers and a writer, until they are stopped.
+#[derive(Debug)]
+pub(super) struct Load {
+    pub(super) seen: Arc<Seen>,
+    entries: Arc<RwLock<Vec<Arc<Entry>>>>,
+    is_over: Arc<AtomicBool>,
+    tasks: Vec<tokio::task::JoinHandle<()>>,
+}
+
+impl Load {
+    /// Starts `readers` on each node, and one who logs in and out on the first.
+    pub(super) fn start(nodes: &[Arc<Node>], readers: usize) -> Self {
+        let (seen, is_over) = (Arc::new(Seen::default()), Arc::new(AtomicBool::new(false)));
+        let entries = Arc::new(RwLock::new(Vec::new()));
+        let mut load = Self { seen, entries, is_over, tasks: Vec::new() };
+        for node in nodes {
+            for number in 0..readers {
+                let task = read(Arc::clone(node), load.shared(), number);
+                load.tasks.push(tokio::spawn(task));
+            }
+        }
+        if let Some(node) = nodes.first() {
+            load.tasks.push(tokio::spawn(write(Arc::clone(node), load.shared())));
+        }
+        load
+    }
+
+    fn shared(&self) -> Shared {
+        Shared {
+            seen: Arc::clone(&self.seen),
+            entries: Arc::clone(&self.entries),
+            is_over: Arc::clone(&self.is_over),
+        }
+    }
+
+    /// Lets everybody finish what they are at.
+    pub(super) async fn stop(mut self) -> Arc<Seen> {
+        self.is_over.store(true, Ordering::Relaxed);
+        for task in std::mem::take(&mut self.tasks) {
+            // A task that broke has been counted as nothing, and `judge` asks for numbers.
+            let _ = task.await;
+        }
+        Arc::clone(&self.seen)
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        self.is_over.store(true, Ordering::Relaxed);
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Shared {
+    seen: Arc<Seen>,
+    entries: Arc<RwLock<Vec<Arc<Entry>>>>,
+    is_over: Arc<AtomicBool>,
+}
+
+impl Shared {
+    fn is_over(&self) -> bool {
+        self.is_over.load(Ordering::Relaxed)
+    }
+}
+
+async fn read(node: Arc<Node>, shared: Shared, mut number: usize) {
+    while !shared.is_over() {
+        // Any order that comes to every entry will do.
+        number = number.wrapping_mul(31).wrapping_add(7);
+        let entry = {
+            let entries = shared.entries.read();
+            let length = entries.len().max(1);
+            entries.get(number % length).cloned()
+        };
+        let Some(entry) = entry else {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            continue;
+        };
+        look(&node, &shared.seen, &entry).await;
+    }
+}
+
+async fn look(node: &Node, seen: &Seen, entry: &Entry) {
+    let began = Instant::now();
+    let must_be_refused = entry.dead_from.get().is_some_and(|moment| began >= *moment);
+    let answer = node.app.authenticate(&entry.token).await;
+    add(&seen.validations);
+    match answer {
+        Authentication::Live(live) => {
+            if must_be_refused {
+                add(&seen.accepted_dead);
+            }
+            if live.source == Source::Secondary {
+                let now = Instant::now();
+                add(&seen.hits);
+                *seen.last_hit.lock() = Some(now);
+                seen.first_hit.lock().get_or_insert(now);
+            }
+        }
+        Authentication::Absent(_) => {
+            // It may have been ended while the answer was on its way.
+            if !entry.is_ending.load(Ordering::SeqCst) {
+                add(&seen.false_logouts);
+            }
+        }
+        Authentication::Unavailable(_) => {
+            add(&seen.unavailable);
+            *seen.last_trouble.lock() = Some(Instant::now());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
+
+async fn write(node: Arc<Node>, shared: Shared) {
+    while !shared.is_over() {
+        match node.log_in().await {
+            Ok(token) => {
+                let entry =
+                    Entry { token, is_ending: AtomicBool::new(false), dead_from: OnceLock::new() };
+                shared.entries.write().push(Arc::new(entry));
+            }
+            Err(_) => add(&shared.seen.write_errors),
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        let oldest = {
+            let entries = shared.entries.read();
+            let open = |entry: &&Arc<Entry>| entry.dead_from.get().is_none();
+            let count = entries.iter().filter(open).count();
+            if count > 5 { entries.iter().find(open).cloned() } else { None }
+        };
+        if let Some(entry) = oldest {
+            end(&node, &shared.seen, &entry).await;
+        }
+        let mut entries = shared.entries.write();
+        if entries.len() > REMEMBERED && entries[0].dead_from.get().is_some() {
+            entries.remove(0);
+        }
+    }
+}
+
+async fn end(node: &Node, seen: &Seen, entry: &Entry) {
+    entry.is_ending.store(true, Ordering::SeqCst);
+    match node.app.admin_revoke(entry.token.id(), Reason::Logout).await {
+        Ok(done) => {
+            add(&seen.revocations);
+            let bound = done.visibility.bound();
+            if bound.is_zero() {
+                add(&seen.immediate);
+            }
+            // The bound is counted from the return.
+            let _ = entry.dead_from.set(Instant::now() + bound);
+        }
+        Err(_) => add(&seen.write_errors),
+    }
+}

@@ -1,0 +1,194 @@
+//! `cargo xtask faults`: what happens to logged-in people when servers die, hang, lie down and come
+//! back. Real servers, real processes, a proxy for the wire.
+
+mod cache;
+mod failover;
+mod load;
+mod node;
+mod private;
+mod proxy;
+mod stress;
+mod truth;
+mod wire;
+
+use std::future::Future;
+use std::path::Path;
+use std::pin::Pin;
+use std::time::{Duration, Instant};
+
+use session_store::postgres::{PostgresConfig, PostgresHarness};
+use session_store::redis::Client;
+
+use crate::cli::{Failure, Verdict, say};
+use crate::servers::{Addresses, Lease};
+use crate::test::Tally;
+use node::{Outcome, said};
+
+/// No case may take longer.
+const PATIENCE: Duration = Duration::from_mins(3);
+
+type Run = for<'a> fn(&'a World) -> Pin<Box<dyn Future<Output = Outcome<String>> + 'a>>;
+
+/// What every case may use.
+pub(crate) struct World {
+    postgres: PostgresHarness,
+    /// The Cluster that the tests share; nobody kills it.
+    cluster: String,
+    stress: Duration,
+    name: &'static str,
+}
+
+impl World {
+    /// An empty schema of the case.
+    async fn truth(&self) -> Outcome<PostgresConfig> {
+        let mut config = self.postgres.fresh(self.name).await.map_err(said)?;
+        config.compare_clocks = true;
+        config.max_connections = 10;
+        config.connect_timeout = Duration::from_secs(2);
+        Ok(config)
+    }
+}
+
+/// Both client libraries, and what they are called.
+const CLIENTS: [(Client, &str); 2] = [(Client::Redis, "redis"), (Client::Fred, "fred")];
+
+/// The ids of the catalogue that a case answers, its name, and the case. It says what it measured.
+const CASES: &[(&str, &str, Run)] = &[
+    ("K6-R10 K6-R12", "a_lost_removal_is_bounded", |on| {
+        Box::pin(wire::a_lost_removal_is_bounded(on))
+    }),
+    ("K6-R16", "a_lost_reservation_fills_nothing", |on| {
+        Box::pin(wire::a_lost_reservation_fills_nothing(on))
+    }),
+    ("S-48", "a_half_open_connection_is_replaced", |on| {
+        Box::pin(wire::a_half_open_connection_is_replaced(on))
+    }),
+    ("S-48", "held_bytes_hold_nobody", |on| Box::pin(wire::held_bytes_hold_nobody(on))),
+    ("S-49 L-12", "redis_killed_and_restarted_empty", |on| {
+        Box::pin(cache::redis_killed_and_restarted_empty(on))
+    }),
+    ("K6-H03", "redis_stopped_for_ten_seconds", |on| {
+        Box::pin(cache::redis_stopped_for_ten_seconds(on))
+    }),
+    ("K6-H02", "redis_restarted_from_a_file", |on| {
+        Box::pin(cache::redis_restarted_from_a_file(on))
+    }),
+    ("S-45", "redis_full", |on| Box::pin(cache::redis_full(on))),
+    ("S-49", "a_node_starts_without_redis", |on| Box::pin(cache::a_node_starts_without_redis(on))),
+    ("S-51", "a_replica_is_refused", |on| Box::pin(failover::a_replica_is_refused(on))),
+    ("K6-H01", "a_replica_is_promoted_behind_us", |on| {
+        Box::pin(failover::a_replica_is_promoted_behind_us(on))
+    }),
+    ("S-49 S-51", "the_master_dies_under_sentinel", |on| {
+        Box::pin(failover::the_master_dies_under_sentinel(on))
+    }),
+    ("K6-R21 S-51", "a_master_dies_in_a_cluster", |on| {
+        Box::pin(failover::a_master_dies_in_a_cluster(on))
+    }),
+    ("P-105 P-106", "postgres_killed_and_restarted", |on| {
+        Box::pin(truth::postgres_killed_and_restarted(on))
+    }),
+    ("K6-A05", "sql_typed_by_hand_reaches_redis", |on| {
+        Box::pin(truth::sql_typed_by_hand_reaches_redis(on))
+    }),
+    ("K6-A02", "ten_thousand_devices_log_out", |on| {
+        Box::pin(truth::ten_thousand_devices_log_out(on))
+    }),
+    ("X01", "stress_redis", |on| Box::pin(stress::stress_redis(on))),
+    ("X01", "stress_fred", |on| Box::pin(stress::stress_fred(on))),
+    ("X01", "stress_cluster", |on| Box::pin(stress::stress_cluster(on))),
+];
+
+/// `[--case WORDS] [--seconds N]`; `child ..` is what the stress starts.
+pub(crate) fn run(root: &Path, arguments: &[String]) -> Result<Verdict, Failure> {
+    if let [word, rest @ ..] = arguments
+        && word == "child"
+    {
+        return stress::child(rest);
+    }
+    let (mut wanted, mut seconds) = (None, 60);
+    let mut rest = arguments.iter();
+    while let Some(flag) = rest.next() {
+        let value = rest.next().ok_or_else(|| Failure::new(format!("{flag} needs a value")))?;
+        match flag.as_str() {
+            "--case" => wanted = Some(value.clone()),
+            "--seconds" => {
+                let wrong = |_| Failure::new(format!("--seconds: {value:?} is no number"));
+                seconds = value.parse().map_err(wrong)?;
+            }
+            _ => return Err(Failure::new(format!("faults: unknown option {flag:?}"))),
+        }
+    }
+    let servers = Lease::take(root)?;
+    let tally = judge(&servers.addresses, wanted.as_deref(), Duration::from_secs(seconds))?;
+    say(&format!("{} passed, {} failed", tally.passed, tally.failed));
+    Ok(tally.verdict())
+}
+
+/// What the faults add to the sum that `cargo xtask test` prints; the stress is short there.
+pub(crate) fn tally(servers: &Addresses) -> Result<Tally, Failure> {
+    judge(servers, None, Duration::from_secs(10))
+}
+
+fn judge(servers: &Addresses, wanted: Option<&str>, stress: Duration) -> Result<Tally, Failure> {
+    let address = |variable: &str| {
+        let missing = || Failure::new(format!("faults: no {variable}"));
+        servers.of(variable).map(str::to_owned).ok_or_else(missing)
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Failure::io("tokio", &error))?;
+    let mut tally = Tally::default();
+    for (ids, name, case) in CASES {
+        if wanted.is_some_and(|wanted| !name.contains(wanted)) {
+            continue;
+        }
+        let world = World {
+            postgres: PostgresHarness::new(address("SESSION_STORE_POSTGRES_URL")?),
+            cluster: address("SESSION_STORE_REDIS_CLUSTER_URL")?,
+            stress,
+            name,
+        };
+        let began = Instant::now();
+        let outcome = runtime.block_on(async {
+            let late = |_| Err(format!("not done in {PATIENCE:?}"));
+            tokio::time::timeout(PATIENCE + stress, case(&world)).await.unwrap_or_else(late)
+        });
+        let took = began.elapsed().as_secs_f32();
+        match outcome {
+            Ok(figures) => {
+                tally.passed += 1;
+                say(&format!("  held {ids} {name} ({took:.1} s): {figures}"));
+            }
+            Err(what) => {
+                tally.failed += 1;
+                say(&format!("  FAIL {ids} {name} ({took:.1} s): {what}"));
+            }
+        }
+    }
+    Ok(tally)
+}
+
+/// `Err` with `what` unless it holds.
+fn ensure(holds: bool, what: &str) -> Outcome {
+    if holds { Ok(()) } else { Err(what.to_owned()) }
+}
+
+/// Waits until `holds`, at most this long.
+async fn until(
+    length: Duration,
+    what: &str,
+    mut holds: impl AsyncFnMut() -> bool,
+) -> Outcome<Duration> {
+    let began = Instant::now();
+    while !holds().await {
+        if began.elapsed() > length {
+            return Err(format!("not in {length:?}: {what}"));
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    Ok(began.elapsed())
+}
+
+fn seconds(length: Option<Duration>) -> String {
+    length.map_or_else(|| "never".to_owned(), |length| format!("{:.2} s", length.as_secs_f32()))
+}

@@ -1,0 +1,102 @@
+//! One node of an application, as it would be shipped: Postgres, Redis and `Sessions` over both.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use session_store::postgres::{PostgresConfig, PostgresStore};
+use session_store::redis::{Client, RedisCache, RedisConfig};
+use session_store::{
+    Layered, LayeredConfig, Login, MaintenanceConfig, Policy, PrimaryStore, Sessions, Token, Ttl,
+    User, UserId, tokio_host,
+};
+
+/// How long an entry and a lease may live here: short, so that a bound can be waited for.
+pub(super) const CACHE_TTL: Duration = Duration::from_secs(5);
+const LEASE_TTL: Duration = Duration::from_secs(1);
+
+pub(super) type App = Sessions<Arc<dyn PrimaryStore>, Arc<RedisCache>>;
+pub(super) type Outcome<T = ()> = Result<T, String>;
+
+/// Turns any error into the text of a failed case.
+pub(super) fn said(error: impl std::fmt::Display) -> String {
+    error.to_string()
+}
+
+/// A node, with its maintenance running.
+#[derive(Debug)]
+pub(super) struct Node {
+    pub(super) app: App,
+    pub(super) cache: Arc<RedisCache>,
+    pub(super) truth: PostgresStore,
+    maintenance: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.maintenance.abort();
+    }
+}
+
+impl Node {
+    /// A node on a database and the servers that `line` names.
+    pub(super) async fn start(truth: &PostgresConfig, line: &str, client: Client) -> Outcome<Self> {
+        let mut config = RedisConfig::parse(line).map_err(said)?;
+        config.client = client;
+        Self::with(truth, &config).await
+    }
+
+    /// The same with a configuration of the cache.
+    pub(super) async fn with(truth: &PostgresConfig, cache: &RedisConfig) -> Outcome<Self> {
+        // Nodes on one schema share their entries, whatever else is on the servers.
+        let prefix = format!("{}:", truth.schema.as_deref().unwrap_or("ss"));
+        let truth = PostgresStore::connect(truth).await.map_err(said)?;
+        let cache = Arc::new(RedisCache::new(cache).map_err(said)?);
+        let mut config = LayeredConfig::default();
+        config.cache_ttl = Ttl::new(CACHE_TTL);
+        config.lease_ttl = Ttl::new(LEASE_TTL).unwrap_or(Ttl::MIN);
+        // A removal may wait for replicas.
+        config.cache_deadline = Duration::from_secs(3);
+        config.key_prefix = prefix;
+        let primary: Arc<dyn PrimaryStore> = Arc::new(truth.clone());
+        let store = Layered::new(primary, Arc::clone(&cache), config, tokio_host());
+        let app = Sessions::new(store.map_err(said)?, Policy::default()).map_err(said)?;
+        let maintenance = app.maintenance(MaintenanceConfig::default()).map_err(said)?;
+        let maintenance = tokio::spawn(maintenance.run());
+        Ok(Self { app, cache, truth, maintenance })
+    }
+
+    /// Registers the user of the tests.
+    pub(super) async fn register(&self) -> Outcome {
+        let user = User::new(user()?, self.app.now());
+        self.app.register_user(&user).await.map_err(said)
+    }
+
+    /// Logs that user in.
+    pub(super) async fn log_in(&self) -> Outcome<Token> {
+        let account = self.app.find_user(&user()?).await.map_err(said)?;
+        let account = account.ok_or("the user is not there")?;
+        Ok(self.app.create(Login::of(&account)).await.map_err(said)?.token)
+    }
+
+    /// Logs that user in and lets the cache learn of it.
+    pub(super) async fn log_in_warm(&self) -> Outcome<Token> {
+        let token = self.log_in().await?;
+        for _ in 0..200 {
+            let live = self.app.authenticate(&token).await.live();
+            if live.is_some_and(|live| live.source == session_store::Source::Secondary) {
+                return Ok(token);
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        Err("no answer came from the cache in 2 s".to_owned())
+    }
+
+    /// Whether the node lets the token in.
+    pub(super) async fn accepts(&self, token: &Token) -> bool {
+        self.app.authenticate(token).await.live().is_some()
+    }
+}
+
+pub(super) fn user() -> Outcome<UserId> {
+    UserId::new("ada").map_err(said)
+}

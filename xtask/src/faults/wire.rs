@@ -1,0 +1,143 @@
+//! What the network does to a Redis that is well.
+
+use std::time::{Duration, Instant};
+
+use session_store::redis::Client;
+use session_store::{Reason, Visibility};
+
+use super::node::{CACHE_TTL, Node, Outcome, said};
+use super::private::Private;
+use super::proxy::{Proxy, Weather};
+use super::{CLIENTS, World, ensure, until};
+
+/// A node that reaches its Redis through a proxy.
+struct Wired {
+    node: Node,
+    proxy: Proxy,
+    _server: Private,
+}
+
+impl Wired {
+    async fn new(on: &World, client: Client) -> Outcome<Self> {
+        let server = Private::new()?;
+        let redis = server.redis(&[])?;
+        let proxy = Proxy::before(redis.port).await.map_err(said)?;
+        let line = format!("redis://127.0.0.1:{}", proxy.port);
+        let node = Node::start(&on.truth().await?, &line, client).await?;
+        node.register().await?;
+        Ok(Self { node, proxy, _server: server })
+    }
+}
+
+pub(super) async fn a_lost_removal_is_bounded(on: &World) -> Outcome<String> {
+    let mut figures = Vec::new();
+    for (client, name) in CLIENTS {
+        let on = Wired::new(on, client).await?;
+        let token = on.node.log_in_warm().await?;
+        // Not even the server hears of it.
+        on.proxy.set(Weather::Held);
+        let done = on.node.app.admin_revoke(token.id(), Reason::Admin).await.map_err(said)?;
+        ensure(
+            done.visibility != Visibility::Immediate,
+            "a removal that was not answered counted",
+        )?;
+        on.proxy.set(Weather::Fair);
+        // The log finishes it long before the bound.
+        let refused = until(done.visibility.bound(), "the log removes it", async || {
+            !on.node.accepts(&token).await
+        });
+        let after = refused.await?;
+        // The reply is lost, and the removal was made.
+        let token = on.node.log_in_warm().await?;
+        on.proxy.set(Weather::LosesReply);
+        let done = on.node.app.admin_revoke(token.id(), Reason::Admin).await.map_err(said)?;
+        ensure(on.proxy.is_fair(), "no reply was lost")?;
+        ensure(done.visibility != Visibility::Immediate, "a lost reply counted")?;
+        ensure(!on.node.accepts(&token).await, "accepted after a removal whose reply was lost")?;
+        // The same logout again says what is true.
+        let again = on.node.app.admin_revoke(token.id(), Reason::Admin).await.map_err(said)?;
+        ensure(again.visibility == Visibility::Immediate, "a repeated logout is not immediate")?;
+        figures.push(format!(
+            "{name}: bound {:.1} s, refused after {:.2} s",
+            done.visibility.bound().as_secs_f32(),
+            after.as_secs_f32()
+        ));
+    }
+    Ok(figures.join("; "))
+}
+
+pub(super) async fn a_lost_reservation_fills_nothing(on: &World) -> Outcome<String> {
+    for (client, _) in CLIENTS {
+        let on = Wired::new(on, client).await?;
+        // The connection is open and known, and the script as well.
+        on.node.log_in_warm().await?;
+        let token = on.node.log_in().await?;
+        // The first reply is that of the look-up, and then that of the reservation.
+        let before = on.node.app.store().stats();
+        on.proxy.set(Weather::LosesReply);
+        ensure(on.node.accepts(&token).await, "a lost reply failed a lookup")?;
+        ensure(on.proxy.is_fair(), "no reply was lost")?;
+        let after = on.node.app.store().stats();
+        ensure(after.cache_errors > before.cache_errors, "the cache's error was not counted")?;
+        ensure(after.fills == before.fills, "a fill followed a lost reply")?;
+        until(CACHE_TTL, "the cache is used again", async || {
+            let live = on.node.app.authenticate(&token).await.live();
+            live.is_some_and(|live| live.source == session_store::Source::Secondary)
+        })
+        .await?;
+    }
+    Ok("both clients".to_owned())
+}
+
+pub(super) async fn a_half_open_connection_is_replaced(on: &World) -> Outcome<String> {
+    let mut figures = Vec::new();
+    for (client, name) in CLIENTS {
+        let on = Wired::new(on, client).await?;
+        let token = on.node.log_in_warm().await?;
+        on.proxy.set(Weather::HalfOpen);
+        let began = Instant::now();
+        let mut slowest = Duration::ZERO;
+        let healed = until(Duration::from_secs(20), "another connection", async || {
+            let asked = Instant::now();
+            let live = on.node.app.authenticate(&token).await.live();
+            slowest = slowest.max(asked.elapsed());
+            live.is_some_and(|live| live.source == session_store::Source::Secondary)
+        });
+        healed.await?;
+        ensure(on.node.accepts(&token).await, "a false logout")?;
+        figures.push(format!(
+            "{name}: healed after {:.2} s, slowest lookup {:.2} s",
+            began.elapsed().as_secs_f32(),
+            slowest.as_secs_f32()
+        ));
+    }
+    Ok(figures.join("; "))
+}
+
+pub(super) async fn held_bytes_hold_nobody(on: &World) -> Outcome<String> {
+    let mut figures = Vec::new();
+    for (client, name) in CLIENTS {
+        let on = Wired::new(on, client).await?;
+        let token = on.node.log_in_warm().await?;
+        on.proxy.set(Weather::Held);
+        let began = Instant::now();
+        let (mut count, mut slowest) = (0_u32, Duration::ZERO);
+        while began.elapsed() < Duration::from_secs(3) {
+            let asked = Instant::now();
+            ensure(on.node.accepts(&token).await, "a hanging cache failed a lookup")?;
+            slowest = slowest.max(asked.elapsed());
+            count += 1;
+        }
+        on.proxy.set(Weather::Fair);
+        let healed = until(Duration::from_secs(10), "the cache is used again", async || {
+            let live = on.node.app.authenticate(&token).await.live();
+            live.is_some_and(|live| live.source == session_store::Source::Secondary)
+        });
+        figures.push(format!(
+            "{name}: {count} lookups in 3 s, slowest {:.2} s, healed after {:.2} s",
+            slowest.as_secs_f32(),
+            healed.await?.as_secs_f32()
+        ));
+    }
+    Ok(figures.join("; "))
+}
