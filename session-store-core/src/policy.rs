@@ -195,32 +195,51 @@ mod tests {
     }
 
     #[test]
-    fn the_presets_are_those_of_their_sources() {
-        let minute = Duration::from_mins(1);
+    fn presets_say_what_their_sources_say() {
+        let day = 24 * 60;
         for (policy, idle, absolute) in [
-            (Policy::nist_aal1(), 30 * 24 * 60, 30 * 24 * 60),
+            (Policy::nist_aal1(), 30 * day, 30 * day),
             (Policy::nist_aal2(), 30, 12 * 60),
             (Policy::nist_aal3(), 15, 12 * 60),
             (Policy::owasp(), 30, 8 * 60),
             (Policy::owasp_high_value(), 5, 4 * 60),
+            (Policy::strict(minutes(1), minutes(2)), 1, 2),
         ] {
-            let idles = [policy.idle_timeout, policy.remember_timeout, policy.guest_timeout];
-            assert_eq!(idles.map(Ttl::as_duration), [idle * minute; 3]);
-            let end = policy.absolute_timeout.map(Ttl::as_duration);
-            assert_eq!(end, Some(absolute * minute));
+            let timeouts = [policy.idle_timeout, policy.remember_timeout, policy.guest_timeout];
+            assert_eq!(timeouts, [minutes(idle); 3]);
+            assert_eq!(policy.absolute_timeout, Some(minutes(absolute)));
         }
+        let policy = Policy::default();
+        assert_eq!(policy.idle_timeout.as_duration(), Duration::from_hours(7 * 24));
+        assert_eq!(policy.remember_timeout.as_duration(), Duration::from_hours(30 * 24));
+        assert_eq!(policy.retention, Duration::from_hours(30 * 24));
+        assert_eq!((policy.max_data_bytes, policy.max_text_bytes), (16_384, 512));
     }
 
     #[test]
-    fn what_is_just_allowed_is_allowed() {
-        let idle = Policy::default().idle_timeout.as_duration();
-        let guest = Policy::default().guest_timeout.as_duration();
-        let touch_interval = Some(guest.min(idle) / 4);
-        Policy { touch_interval, ..Policy::default() }.check().unwrap();
+    fn what_just_works_is_accepted() {
+        let strict = Policy::strict(minutes(8), minutes(8));
+        let quarter = Duration::from_mins(2);
+        let policy = Policy { touch_interval: Some(quarter), ..strict };
+        policy.check().unwrap();
+        assert_eq!(policy.touch_after(minutes(8)), quarter);
+        assert_eq!(policy.touch_after(minutes(4)), Duration::from_mins(1));
+        let longer = Some(quarter + Duration::from_millis(1));
+        assert!(Policy { touch_interval: longer, ..policy.clone() }.check().is_err());
+        assert!(Policy { absolute_timeout: Some(minutes(7)), ..policy.clone() }.check().is_err());
+        let limit = |max| Some(SessionLimit { max, evict: true });
+        assert!(Policy { max_sessions: limit(1), ..policy.clone() }.check().is_ok());
+        assert!(Policy { max_sessions: limit(0), ..policy.clone() }.check().is_err());
+        let grace = policy.rotation_grace;
+        assert!(Policy { rotation_interval: Some(grace), ..policy }.check().is_err());
+    }
+
+    #[test]
+    fn data_may_be_as_large_as_the_smaller_limit() {
         let policy = Policy { max_data_bytes: 4, ..Policy::default() };
-        policy.check_data(&Json::parse("1234").unwrap(), 100).unwrap();
-        assert!(policy.check_data(&Json::parse("12345").unwrap(), 100).is_err());
-        assert!(policy.check_data(&Json::parse("1234").unwrap(), 3).is_err());
+        assert!(policy.check_data(&Json::parse("1234").unwrap(), 9).is_ok());
+        assert!(policy.check_data(&Json::parse("12345").unwrap(), 9).is_err());
+        assert!(policy.check_data(&Json::parse("12").unwrap(), 1).is_err());
     }
 
     #[test]

@@ -31,6 +31,9 @@ pub enum Deed {
 }
 
 /// How the suite gets at a primary store.
+///
+/// A namespace is opened once, before anything else is asked of it, and reopened while its guard is
+/// alive; cases run at the same time, each in a namespace of its own.
 #[async_trait]
 pub trait PrimaryHarness: Send + Sync {
     /// The adapter's name in reports.
@@ -46,6 +49,7 @@ pub trait PrimaryHarness: Send + Sync {
     async fn by_hand(&self, namespace: &str, deed: &Deed) -> Result<bool>;
 
     /// Everything that is stored, as bytes, for the search for secrets; `None` where it can't be had.
+    /// Ids and hashes must stand in it as their `as_bytes`, or nothing could be found.
     async fn dump(&self, namespace: &str) -> Result<Option<Vec<u8>>>;
 
     /// Ends when a case has taken too long.

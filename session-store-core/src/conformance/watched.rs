@@ -8,8 +8,8 @@ use super::wire::{Op, Wire};
 use crate::error::Result;
 use crate::primary::{
     CacheName, CacheRegistration, CacheScope, Census, Deleted, Drained, Found, Inserted, Listing,
-    LogId, Page, PrimaryPromise, PrimaryStore, RevokedSessions, Selection, SessionChange,
-    SweepBounds, Swept, Touch, Touched, Update, Which,
+    LogId, LogPromise, Page, PrimaryPromise, PrimaryStore, RevokedSessions, Selection,
+    SessionChange, SweepBounds, Swept, Touch, Touched, Update, Which,
 };
 use crate::secondary::{CacheKey, Record, Reservation, SecondaryPromise, SecondaryStore, SwapTtl};
 use crate::session::{NewSession, Reason, Session};
@@ -41,7 +41,11 @@ pub struct WatchedSecondary {
 #[deny(clippy::missing_trait_methods)]
 impl PrimaryStore for WatchedPrimary {
     fn promise(&self) -> PrimaryPromise {
-        self.store.promise()
+        let mut promise = self.store.promise();
+        if self.wire.is_logless() {
+            promise.log = LogPromise::None;
+        }
+        promise
     }
 
     async fn insert_user(&self, user: &User, now: Timestamp) -> Result<()> {
@@ -138,7 +142,8 @@ impl PrimaryStore for WatchedPrimary {
     }
 
     async fn drain(&self, cache: &CacheName, limit: u32) -> Result<Drained> {
-        self.wire.carry(Op::Drain, self.store.drain(cache, limit)).await
+        let drained = self.wire.carry(Op::Drain, self.store.drain(cache, limit)).await?;
+        Ok(if self.wire.is_logless() { Drained::default() } else { drained })
     }
 
     async fn acknowledge(&self, cache: &CacheName, entries: &[LogId]) -> Result<()> {

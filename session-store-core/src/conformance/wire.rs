@@ -63,6 +63,7 @@ impl Hold {
 enum Trouble {
     Hold(oneshot::Sender<()>, oneshot::Receiver<()>),
     Fail,
+    Refuse,
     Hang,
 }
 
@@ -79,6 +80,7 @@ struct State {
     rules: Vec<Rule>,
     down: bool,
     server_time: Option<Timestamp>,
+    is_logless: bool,
 }
 
 thread_local! {
@@ -125,6 +127,11 @@ impl Wire {
         self.add(op, Point::Before, Trouble::Fail);
     }
 
+    /// Refuses the next call of `op` in a way that no repetition helps: nothing happens.
+    pub fn refuse(&self, op: Op) {
+        self.add(op, Point::Before, Trouble::Refuse);
+    }
+
     /// Loses the reply of the next call of `op`: it happens all the same.
     pub fn lose_reply(&self, op: Op) {
         self.add(op, Point::After, Trouble::Fail);
@@ -138,6 +145,15 @@ impl Wire {
     /// Refuses every call, or none any more.
     pub fn set_down(&self, down: bool) {
         self.0.lock().down = down;
+    }
+
+    /// Makes the store on this wire one that keeps no log.
+    pub fn set_logless(&self, is_logless: bool) {
+        self.0.lock().is_logless = is_logless;
+    }
+
+    pub(super) fn is_logless(&self) -> bool {
+        self.0.lock().is_logless
     }
 
     /// Makes the server on this wire say that it is `time`.
@@ -201,6 +217,7 @@ impl Wire {
         match self.take(op, point) {
             None => Ok(()),
             Some(Trouble::Fail) => Err(Error::new(kind, "wire")),
+            Some(Trouble::Refuse) => Err(Error::invalid("wire", "refused")),
             Some(Trouble::Hang) => std::future::pending().await,
             Some(Trouble::Hold(reached, released)) => {
                 let _ = reached.send(());

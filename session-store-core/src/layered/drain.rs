@@ -21,7 +21,8 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
     /// succeeded no cache is used; to call it at the start shows early whether it works.
     ///
     /// # Contract
-    /// - From then on every handle on the database knows the bound of this cache \[X8-G-04\].
+    /// - From then on every handle on the database knows the bound of this cache, beside those of others
+    ///   \[X8-G-04 X8-G-10\].
     /// - A cache that could not be registered is not used \[X8-G-09\].
     /// - Where the cache is registered already, no right to write is needed \[X8-G-09\].
     pub async fn register(&self) -> Result<()> {
@@ -76,6 +77,7 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
     /// - A revocation whose removal failed, and a change made by hand-typed SQL, reach the cache
     ///   \[K6-A05\].
     /// - An entry whose removal failed is not acknowledged \[X8-G-05\].
+    /// - It ends when nothing is left, however long the log is \[X8-G-11\].
     pub async fn drain(&self) -> Result<u64> {
         let inner = &self.inner;
         let Some(name) = self.log_name() else {

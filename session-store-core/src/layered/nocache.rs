@@ -13,6 +13,9 @@ use crate::secondary::{
 use crate::time::Ttl;
 
 /// A linearizable cache that evicts everything at once: every lookup asks the primary.
+///
+/// # Contract
+/// - A revocation is immediate in any topology, and no cache is known to the database \[X8-L-25\].
 #[derive(Debug, Default)]
 pub struct NoCache {
     leases: AtomicU64,

@@ -49,17 +49,19 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
     /// - A hit asks the primary nothing, a miss asks it once \[L-01 L-02\].
     /// - Of those who share a miss, the owner of the lease fills, whoever began the read \[X8-L-16\].
     /// - A "no" that a touch or a rotation on another node could have changed comes from a read of
-    ///   the primary that began after the call \[X8-L-13 X8-L-15\].
+    ///   the primary that began after the call \[X8-L-13 X8-L-15\]; one that began after it is
+    ///   believed, whoever asked for it \[X8-L-26\], and a "yes" whenever its read began \[X8-L-27\].
     /// - On a cache of class Eventual requests share no read \[X8-L-23\].
     /// - A "no" that is confirmed and found unchanged writes nothing to the cache \[X8-L-24\].
     /// - Wrong secrets presented for one session hold up no other one \[X8-L-19\].
-    /// - A cache that fails or hangs is passed by, flagged as `degraded` \[L-10 L-12\].
+    /// - A cache that fails or hangs is passed by, flagged as `degraded`; one that refuses is asked
+    ///   again \[L-10 L-12 X8-L-31\].
     /// - A host whose clock is wrong by more than `max_skew` asks no cache of class Eventual
     ///   \[K6-K03\].
     /// - A record that can't be read is a miss, and is deleted \[L-13\].
     /// - An entry of another session is a miss \[L-08\].
     /// - A read that hangs, or whose task is lost, is an error in the end, and nobody waits for it
-    ///   for ever \[X8-L-18\].
+    ///   for ever \[X8-L-18 X8-L-29\].
     /// - While the primary is down, a hit is served until the entry's own end, and a miss is an
     ///   error \[L-14 L-15\].
     pub async fn lookup(

@@ -30,7 +30,8 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
     /// - A caller that goes away at any moment leaves no entry of a revoked session behind
     ///   \[K6-R13\].
     /// - With `WaitOut` or `WaitDrain` it returns once the old entry can't be served any more; a log
-    ///   that says nothing of the session is no proof \[K6-R11 X8-L-21\].
+    ///   that says nothing of the session is no proof, one that has named it and does no more is
+    ///   \[K6-R11 X8-L-21 X8-L-30\].
     pub async fn revoke(
         &self,
         selection: Selection,

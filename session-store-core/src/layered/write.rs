@@ -55,6 +55,8 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
     /// - A version that is not current is a conflict, and the cache keeps what it has \[P-36\].
     /// - Whatever else comes of it, no older version is found afterwards \[K6-U01 K6-U02 K6-U03 L-37\].
     /// - An update that shortens a session removes the entry \[K6-U05\].
+    /// - Sessions evicted by a promotion are revoked like any other, also when the reply was lost
+    ///   \[X8-L-28\].
     /// - An update that found nothing to change removes the entry and revives nothing \[K6-U06\].
     pub async fn update(
         &self,

@@ -129,7 +129,7 @@ pub enum Selection {
     /// Every session of a user. Bumps the credential epoch.
     AllOf(UserId),
     /// Every session of a user but one. Bumps the credential epoch and gives the spared session
-    /// the new one.
+    /// the new one; its version stays, since nothing that it shows has changed.
     AllBut(UserId, SessionId),
     /// Sessions of everybody, at most `limit` of them.
     Everyone {

@@ -118,7 +118,8 @@ pub trait PrimaryStore: Debug + Send + Sync {
     /// - A taken id is `Conflict`, and the stored session is unchanged, expired or not \[P-04 P-05\].
     /// - A deadline that is not after `now` is `InvalidExpiry`, and nothing is stored \[P-06\].
     /// - An unknown user is `UnknownUser`, and nothing is stored \[P-03\].
-    /// - Data of the declared size is stored; one byte more is `TooLarge` \[P-100\].
+    /// - Data of the declared size is stored; one byte more is `TooLarge`, here and in `update`
+    ///   \[P-100\].
     /// - An epoch older than the user's is `StaleCredentials`, and nothing is stored \[K6-A04\].
     /// - The limit holds under parallel logins: the least recently used active sessions are
     ///   revoked and returned, or the insert is `TooManySessions`; dead sessions don't count
@@ -149,7 +150,8 @@ pub trait PrimaryStore: Debug + Send + Sync {
     /// - A version that is not current is `Conflict` with the current one; nothing changes \[P-36\].
     /// - Of 32 writers with retry, every change is there in the end \[P-37\].
     /// - A rotation changes all its fields or none, and never the absolute deadline \[P-40 P-43\].
-    /// - A promotion follows the rules of `insert`: epoch, limit, unknown user \[X8-P-16\].
+    /// - A promotion follows the rules of `insert`: epoch, limit, unknown user, `last_login_at`; of a
+    ///   session that has a user already it is `InvalidInput` \[X8-P-16\].
     async fn update(
         &self,
         id: &SessionId,
@@ -168,17 +170,19 @@ pub trait PrimaryStore: Debug + Send + Sync {
     /// - An empty list is no error \[P-77\].
     async fn touch(&self, touches: &[Touch]) -> Result<Vec<Touched>>;
 
-    /// Ends the selected sessions that are active or expired but not revoked yet.
+    /// Ends the selected sessions that are active or expired but not revoked yet; expired ones are
+    /// in neither list of the answer.
     ///
     /// # Contract
     /// - `revoked` are exactly the active sessions ended by this call \[P-72\].
     /// - A second revocation keeps the first time and reason; the session is among `earlier`, since
     ///   a cache may still hold it \[P-70\].
     /// - A selection with an owner never touches another user's session \[P-71\].
-    /// - `AllBut` spares the one session and nothing else \[P-74\].
+    /// - `AllBut` spares the one session and nothing else; its version stays \[P-74\].
     /// - A login racing `AllOf` is among the revoked ids, or fails, or came after it \[P-73\].
     /// - `Everyone` revokes at most `limit` sessions per call until none is left, and none that
-    ///   was created later than asked \[P-76\].
+    ///   was created later than asked; an answer without `revoked` ends the loop of the caller, so
+    ///   dead sessions don't count towards `limit` \[P-76\].
     /// - An empty list of ids is no error \[P-77\].
     async fn revoke(
         &self,
@@ -193,12 +197,14 @@ pub trait PrimaryStore: Debug + Send + Sync {
     /// - `Live` lists the active sessions, `All` every stored one \[P-65\].
     /// - Every session created is listed, also when 32 were created at once \[P-66\].
     /// - Pages have no gap and no session twice \[P-67\].
+    /// - A cursor whose key can't be a session id is `InvalidInput`; one out of another user's list
+    ///   shows nothing of it \[P-68\].
     async fn list(&self, user: &UserId, which: Which, page: &Page) -> Result<Listing<Session>>;
 
     /// Removes dead sessions, oldest first, at most `limit` of them.
     ///
-    /// Removed are sessions that expired before `bounds.expired_before` and sessions revoked before
-    /// `bounds.revoked_before`.
+    /// Removed are sessions that expired at or before `bounds.expired_before` and sessions revoked at
+    /// or before `bounds.revoked_before`.
     ///
     /// # Contract
     /// - Exactly the dead ones are removed, and counted \[P-79\].
@@ -232,7 +238,8 @@ pub trait PrimaryStore: Debug + Send + Sync {
     /// - What one handle has registered, every other one lists \[X8-G-01\].
     async fn caches(&self) -> Result<Vec<CacheRegistration>>;
 
-    /// The oldest entries that the cache called `cache` has not acknowledged.
+    /// The oldest entries that the cache called `cache` has not acknowledged; where no log is kept,
+    /// none.
     ///
     /// # Contract
     /// - Every committed change of a session or of a projected user field, made by this library or

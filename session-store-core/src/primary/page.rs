@@ -45,7 +45,8 @@ pub struct Listing<T> {
 pub struct Cursor {
     /// The time of the item before the position.
     pub at: Timestamp,
-    /// The key of the item before the position.
+    /// The key of the item before the position: the 16 bytes of a session's id, or the text of a
+    /// user's.
     pub key: Vec<u8>,
 }
 

@@ -37,6 +37,7 @@ pub enum LogPromise {
     Complete,
     /// Changes made by the adapter are logged.
     OwnWrites,
-    /// There is no log; hard bounds come from TTLs alone.
+    /// There is no log: `drain` finds nothing, `acknowledge` does nothing, and caches are
+    /// registered all the same. Hard bounds come from TTLs alone.
     None,
 }

@@ -95,6 +95,8 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Sessions<P, S> {
     /// - Stores that can't answer are `Unavailable`, never `Absent` \[L-15\].
     /// - The answer says when another secret is due, and not while one settles \[X8-Y-16\].
     /// - A clock that is set back logs nobody out and makes nothing immortal \[P-97\].
+    /// - The first use of a new secret, however late, starts the grace of the old one, during which
+    ///   no other is due; if that could not be written, the next use does \[X8-Y-20 X8-Y-21\].
     pub async fn authenticate(&self, token: &Token) -> Authentication {
         self.authenticate_with(token, false).await
     }

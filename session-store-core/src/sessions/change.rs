@@ -87,8 +87,9 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Sessions<P, S> {
     /// `live` was found.
     ///
     /// # Contract
-    /// - Of two changes based on the same answer one is `Conflict` \[P-36\]; what this library
-    ///   itself writes beside a request is none \[X8-Y-15\].
+    /// - Of two changes based on the same answer one is `Conflict`, whatever they change
+    ///   \[P-36 X8-Y-23\]; the start of a grace, which this library writes beside a request, is
+    ///   overlooked, and nothing else is \[X8-Y-15 X8-Y-24\].
     /// - A session that was ended meanwhile is `Absent` and stays so \[P-31 P-33\].
     /// - Data over the limit is `TooLarge` before any store is asked \[X8-Y-12\].
     pub async fn set_data(&self, live: &Live, data: Json) -> Result<DataUpdate> {
@@ -136,7 +137,8 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Sessions<P, S> {
     ///
     /// # Contract
     /// - The absolute deadline caps it \[P-55\].
-    /// - A deadline that has passed, or beyond the year 9999, is `InvalidExpiry` \[P-56\].
+    /// - A deadline that has passed, or beyond the year 9999, is `InvalidExpiry`, and nothing
+    ///   changes \[P-56 X8-Y-19\].
     /// - A shorter one is kept by every node \[P-57 L-07\].
     pub async fn extend(&self, token: &Token, deadline: Timestamp) -> Result<Extended> {
         for _ in 0..TRIES {

@@ -116,6 +116,7 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Maintenance<P, S> {
     /// # Contract
     /// - Errors are logged and counted, and the next round is tried; a dropped future does nothing
     ///   more \[P-84\].
+    /// - Use is written every five seconds \[X8-Y-22\].
     pub async fn run(self) {
         let host = self.sessions.host().clone();
         let touches = &self.sessions.shared.touches;

@@ -74,6 +74,7 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Sessions<P, S> {
     /// # Contract
     /// - In the end every session of before is dead, on every node, and no later one
     ///   \[P-76 X8-L-17\].
+    /// - Every session that was ended is counted and named, however many steps it took \[X8-Y-18\].
     pub async fn revoke_everyone(&self, limit: u32, reason: Reason) -> Result<Revoked> {
         let mut total =
             Revoked { count: 0, sessions: Vec::new(), visibility: Visibility::Immediate };

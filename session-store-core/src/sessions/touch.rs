@@ -157,3 +157,38 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Sessions<P, S> {
             .await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EVERY: Duration = Duration::from_millis(10);
+
+    fn id(number: usize) -> SessionId {
+        SessionId::from_bytes((number as u128).to_be_bytes())
+    }
+
+    #[test]
+    fn what_is_old_makes_room_for_what_is_new() {
+        let touches = Touches::default();
+        let is_news =
+            |number, millis| touches.is_news(id(number), Timestamp::from_millis(millis), EVERY);
+        let half = CAPACITY / 2;
+        assert!((0..half).all(|number| is_news(number, 0)));
+        assert!((half..CAPACITY).all(|number| is_news(number, 5)));
+        assert_eq!(touches.recent.lock().len(), CAPACITY);
+        assert!(is_news(CAPACITY, 10));
+        assert_eq!(touches.recent.lock().len(), half + 1);
+        assert!(!is_news(half, 10) && is_news(0, 10));
+    }
+
+    #[test]
+    fn a_full_queue_takes_no_more() {
+        let touches = Touches::default();
+        let now = Timestamp::EPOCH;
+        for number in 0..=CAPACITY {
+            touches.queue(Touch { id: id(number), seen_at: now, expires_at: now });
+        }
+        assert_eq!(touches.take().len(), CAPACITY);
+    }
+}

@@ -31,6 +31,9 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Sessions<P, S> {
     }
 
     /// The user with this address, with the epoch for a login that follows.
+    ///
+    /// # Contract
+    /// - Any spelling of the address finds the user \[X8-Y-18\].
     pub async fn find_user_by_email(&self, email: &Email) -> Result<Option<Account>> {
         self.store().primary().find_user_by_email(email.normalized()).await
     }
@@ -46,7 +49,8 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Sessions<P, S> {
         self.store().update_user(id, version, change).await
     }
 
-    /// Removes a user with every session; `None` when there is no such user.
+    /// Removes a user with every session; `None` when there is no such user. Sessions that had
+    /// ended before are removed, named and counted as well.
     ///
     /// # Contract
     /// - No session of the user is accepted afterwards \[P-60 L-26\].

@@ -211,6 +211,7 @@ pub(super) const TABLE: &[Row] = &[
     ),
     (Primary(primary::Defect::ForgetsQuarantine), "coherence U6", "a deleted id is free at once"),
     (Primary(primary::Defect::NeverReadsTheFlag), "conformance P-47", "a revoked session is alive"),
+    (Primary(primary::Defect::AddressesByCase), "conformance P-99", "addresses have a case"),
     (Primary(primary::Defect::GivesGuestsAUser), "pitfalls 4 B08", "a guest is shown as a user"),
     (Primary(primary::Defect::IgnoresVersions), "conformance P-44", "two rotations both succeed"),
     (Primary(primary::Defect::ForgetsThePrevious), "conformance P-46", "a rotation has no grace"),
@@ -233,6 +234,7 @@ pub(super) const TABLE: &[Row] = &[
         "coherence 4.6",
         "other caches are not reckoned with",
     ),
+    (Primary(primary::Defect::TheLogEndsEarly), "coherence 4.6", "a drain ends after one page"),
     (
         Primary(primary::Defect::ShellsAreNotLogged),
         "pitfalls M3",

@@ -63,6 +63,7 @@ pub(super) enum Defect {
     PromotesWithoutLimit,
     PromotesWithoutEpoch,
     DropsElevations,
+    PromotionsForgetTheLogin,
     TouchesRevive,
     TouchesProlongTheDead,
     TouchesCountAsWrites,
@@ -133,6 +134,7 @@ pub(super) enum Defect {
     AcknowledgesOlder,
     AcknowledgesForAll,
     TheLogNeverEnds,
+    TheLogEndsEarly,
     ShellsAreNotLogged,
 }
 
@@ -204,6 +206,11 @@ pub(super) const TABLE: &[Row] = &[
     ),
     (Defect::PromotesWithoutLimit, "conformance P-85", "a promotion ignores the limit"),
     (Defect::PromotesWithoutEpoch, "coherence D4", "a promotion ignores the credential epoch"),
+    (
+        Defect::PromotionsForgetTheLogin,
+        "conformance P-41",
+        "a promotion keeps the guest's timeouts",
+    ),
     (Defect::TouchesRevive, "pitfalls M5", "a touch in flight stores a deleted session again"),
     (Defect::TouchesProlongTheDead, "conformance P-34", "a touch revives an expired session"),
     (Defect::TouchesCountAsWrites, "conformance P-38", "a touch conflicts with an update"),

@@ -6,17 +6,20 @@ use std::time::Duration;
 use futures_util::future::{Either, select};
 
 use super::super::checks;
-use super::super::report::{Violation, ensure};
+use super::super::report::{Violation, ensure, expect};
 use super::super::runner::Outcome;
 use super::super::sample::user_id;
 use super::super::wire::Op;
 use super::{DONE, Node, PairBench};
 use crate::layered::{LayeredConfig, OnCacheFailure, Visibility};
 use crate::policy::Policy;
+use crate::primary::LogPromise;
 use crate::session::{Reason, SessionLimit};
 use crate::sessions::Login;
 use crate::token::Token;
 use crate::user::{Role, UserChange};
+
+const SOON: Duration = Duration::from_millis(100);
 
 checks! { ($) layered_again: PairBench;
     "X8-L-17" a_repeated_revocation_holds
@@ -24,7 +27,9 @@ checks! { ($) layered_again: PairBench;
     "X8-L-20" a_repeated_change_is_seen
         "A change or a login whose reply was lost leaves nothing of before once it is repeated.",
     "X8-L-21" waiting_proves_something
-        "Waiting for the log is not ended by a log that says nothing of the session.",
+        "A wait for the log is ended neither by one that says nothing nor by one that still says it.",
+    "X8-L-30" a_wait_ends_with_the_removal
+        "Whoever waits for the log goes on as soon as another node has removed the entry.",
 }
 
 /// Ways to end a session.
@@ -51,10 +56,12 @@ async fn end(node: &Node, deed: Deed) -> Result<Option<Visibility>, Violation> {
 }
 
 async fn a_repeated_revocation_holds(on: &PairBench) -> Outcome {
-    for first in [Deed::Everyone, Deed::AllOf, Deed::DeleteUser] {
-        for loses_reply in [false, true] {
+    let deeds = [Deed::Everyone, Deed::AllOf, Deed::DeleteUser];
+    for (is_logless, loses_reply) in [(false, false), (false, true), (true, false), (true, true)] {
+        for first in deeds {
             for second in [first, Deed::AllOf] {
                 let node = on.node()?;
+                node.db.set_logless(is_logless);
                 let token = on.log_in_warm(&node).await?;
                 if loses_reply {
                     let op = if first == Deed::DeleteUser { Op::DeleteUser } else { Op::Revoke };
@@ -103,12 +110,36 @@ async fn a_repeated_change_is_seen(on: &PairBench) -> Outcome {
 }
 
 async fn waiting_proves_something(on: &PairBench) -> Outcome {
-    let patience = Duration::from_secs(1);
-    let on_cache_failure = OnCacheFailure::WaitDrain(patience);
-    let node =
-        on.node_with(LayeredConfig { on_cache_failure, ..PairBench::config() }, Policy::default())?;
-    let token = on.log_in_warm(&node).await?;
-    // Another node ended it, and has acknowledged an entry that it never removed.
+    let on_cache_failure = OnCacheFailure::WaitDrain(Duration::from_secs(1));
+    let config = LayeredConfig { on_cache_failure, ..PairBench::config() };
+    for is_acknowledged in [true, false] {
+        let node = on.node_with(config.clone(), Policy::default())?;
+        let token = on.log_in_warm(&node).await?;
+        if is_acknowledged {
+            end_elsewhere(on, &token).await?;
+        }
+        for _ in 0..50 {
+            node.cache.fail(Op::Remove);
+        }
+        let time = async {
+            loop {
+                on.runtime.settle().await;
+                on.runtime.advance(SOON);
+            }
+        };
+        let revoke = node.app.admin_revoke(token.id(), Reason::Admin);
+        let done = match select(pin!(revoke), pin!(time)).await {
+            Either::Left((done, _)) => done?,
+            Either::Right((never, _)) => never,
+        };
+        let is_wrong = done.visibility == Visibility::Immediate && node.accepts(&token).await;
+        ensure(!is_wrong, "accepted after a wait that proved nothing")?;
+    }
+    DONE
+}
+
+/// Another node ends the session, and acknowledges an entry of the log that it never removed.
+async fn end_elsewhere(on: &PairBench, token: &Token) -> Outcome {
     let other = on.node()?;
     other.cache.fail(Op::Remove);
     let _ = other.app.admin_revoke(token.id(), Reason::Admin).await?;
@@ -117,20 +148,40 @@ async fn waiting_proves_something(on: &PairBench) -> Outcome {
         let ids: Vec<_> = entries.iter().map(|entry| entry.id).collect();
         on.primary.acknowledge(&cache.name, &ids).await?;
     }
-    for _ in 0..50 {
+    DONE
+}
+
+async fn a_wait_ends_with_the_removal(on: &PairBench) -> Outcome {
+    let patience = Duration::from_secs(5);
+    let on_cache_failure = OnCacheFailure::WaitDrain(patience);
+    let config = LayeredConfig { on_cache_failure, ..PairBench::config() };
+    let (node, other) = (on.node_with(config, Policy::default())?, on.node()?);
+    let token = on.log_in_warm(&node).await?;
+    // This node does not reach the cache, and the other one does.
+    for _ in 0..200 {
         node.cache.fail(Op::Remove);
     }
+    let began = node.app.now();
     let time = async {
-        loop {
+        for _ in 0..5 {
             on.runtime.settle().await;
-            on.runtime.advance(Duration::from_millis(100));
+            on.runtime.advance(SOON);
+        }
+        on.runtime.settle().await;
+        other.app.store().drain().await?;
+        loop {
+            on.runtime.advance(SOON);
+            on.runtime.settle().await;
         }
     };
     let revoke = node.app.admin_revoke(token.id(), Reason::Admin);
     let done = match select(pin!(revoke), pin!(time)).await {
         Either::Left((done, _)) => done?,
-        Either::Right((never, _)) => never,
+        Either::Right((end, _)) => return end,
     };
-    let is_wrong = done.visibility == Visibility::Immediate && node.accepts(&token).await;
-    ensure(!is_wrong, "accepted after a wait that proved nothing")
+    // Without a log nobody is told.
+    let has_log = on.primary.promise().log != LogPromise::None;
+    expect(done.visibility == Visibility::Immediate, has_log)?;
+    expect(node.app.now().since(began) < patience, has_log)?;
+    ensure(!has_log || !node.accepts(&token).await, "accepted after Immediate")
 }

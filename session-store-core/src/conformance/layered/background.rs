@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use super::super::checks;
 use super::super::report::{Violation, ensure, expect};
 use super::super::runner::Outcome;
+use super::super::sample::{user, user_id};
 use super::super::wire::{Op, Point, Wire};
 use super::{App, DONE, PairBench};
 use crate::host::Runtime;
@@ -17,10 +18,13 @@ use crate::layered::Stats;
 use crate::observer::{Event, Observer};
 use crate::policy::Policy;
 use crate::session::Reason;
-use crate::sessions::{MaintenanceConfig, RotationOutcome, Sessions};
+use crate::sessions::{Login, MaintenanceConfig, RotationOutcome, Sessions};
 use crate::token::Token;
+use crate::user::CredentialEpoch;
 
 checks! { ($) layered_background: PairBench;
+    "X8-L-31" a_refusal_closes_nothing
+        "Errors of the cache that no repetition helps, however many, do not close it.",
     "P-84 L-60" maintenance_survives_errors_and_ends_when_dropped
         "An outage is counted and got over, the sweep has jitter, and a dropped task does nothing.",
     "P-88" each_event_is_told_once "Each step of a life is told once, with the reason of its end.",
@@ -50,11 +54,31 @@ async fn maintenance_survives_errors_and_ends_when_dropped(on: &PairBench) -> Ou
     pass(90 * MINUTE).await;
     ensure(node.db.count(Op::Sweep) > 0, "no sweep after an outage")?;
     expect(health.lock().failures, 0)?;
+    let sweeps = node.db.count(Op::Sweep);
+    for _ in 0..3 {
+        pass(Duration::from_secs(1)).await;
+    }
+    expect(node.db.count(Op::Sweep), sweeps)?;
     handle.abort();
     pass(Duration::ZERO).await;
     node.db.reset();
     pass(180 * MINUTE).await;
     expect(node.db.total(), 0)
+}
+
+async fn a_refusal_closes_nothing(on: &PairBench) -> Outcome {
+    let node = on.node()?;
+    let token = on.log_in_warm(&node).await?;
+    for _ in 0..20 {
+        on.evict(token.id()).await?;
+        node.cache.refuse(Op::Get);
+        ensure(node.accepts(&token).await, "not accepted past a cache that refuses")?;
+        on.runtime.settle().await;
+    }
+    ensure(node.accepts(&token).await, "not accepted")?;
+    on.runtime.settle().await;
+    ensure(on.is_cached(token.id()).await?, "the cache is not used any more")?;
+    expect(node.app.store().stats().cache_errors, 20)
 }
 
 /// Writes events down.
@@ -108,7 +132,18 @@ async fn each_event_is_told_once(on: &PairBench) -> Outcome {
     let late = on.log_in(&node).await?.token;
     on.runtime.advance(Duration::from_hours(24 * 8));
     ensure(!node.accepts(&late).await, "accepted after its end")?;
-    told(&["created for true", "expired"])
+    told(&["created for true", "expired"])?;
+    // The end of a user is told as that of the sessions, and the end of nothing is not told.
+    for (number, has_logged_in) in [(2, true), (3, false)] {
+        node.app.register_user(&user(number)?).await?;
+        if has_logged_in {
+            node.app.create(Login::new(user_id(number)?, CredentialEpoch::default())).await?;
+            told(&["created for true"])?;
+        }
+        node.app.delete_user(&user_id(number)?).await?;
+        told(if has_logged_in { &["revoked 1 by Admin"] } else { &[] })?;
+    }
+    DONE
 }
 
 /// What `work` adds to the counters.
@@ -152,6 +187,11 @@ async fn everything_is_counted_once(on: &PairBench) -> Outcome {
     let both = async { join(look(&token), look(&token)).await.0 };
     expect(counted(on, &node, both).await?, Stats { joined: 1, ..miss })?;
     on.evict(token.id()).await?;
+    let failed = async {
+        node.db.fail(Op::Find);
+        look(&token).await
+    };
+    expect(counted(on, &node, failed).await?, Stats { primary_reads: 1, ..zero })?;
     let refused = async {
         let mut held = node.cache.hold(Op::Swap, Point::Before);
         look(&token).await?;

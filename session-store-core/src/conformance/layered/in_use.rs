@@ -8,14 +8,17 @@ use futures_util::future::{abortable, join_all};
 use super::super::checks;
 use super::super::report::{ensure, expect};
 use super::super::runner::Outcome;
-use super::super::sample::{json, user_id};
+use super::super::sample::{json, user, user_id};
 use super::super::wire::{Op, Point};
 use super::{DONE, Node, PairBench};
 use crate::host::Runtime;
 use crate::policy::Policy;
+use crate::primary::Touch;
+use crate::session::Metadata;
 use crate::sessions::{DataUpdate, Login, MaintenanceConfig, RotationOutcome};
 use crate::time::Ttl;
 use crate::token::Token;
+use crate::user::CredentialEpoch;
 
 checks! { ($) layered_in_use: PairBench;
     "X8-Y-13" a_session_in_use_lives_on
@@ -24,6 +27,12 @@ checks! { ($) layered_in_use: PairBench;
         "Use that could not be written, or whose writer went away, is written later.",
     "X8-Y-15" a_grace_is_no_conflict
         "The start of a grace, which the library writes, is no conflict for the application.",
+    "X8-Y-23" the_same_change_is_a_change
+        "A change of the application is a conflict for another, also if it left all as it was.",
+    "X8-Y-24" a_promotion_is_a_conflict
+        "Nothing but the start of a grace is overlooked: a promotion meanwhile is a conflict.",
+    "X8-Y-22" maintenance_writes_use
+        "While maintenance runs, use is written by it, every five seconds and not more often.",
     "X8-L-18" a_hanging_read_ends
         "A read of the primary that hangs is an error in the end, and later ones go on.",
     "X8-L-19" a_stranger_holds_up_nobody
@@ -93,6 +102,28 @@ async fn an_outage_logs_nobody_out(on: &PairBench) -> Outcome {
     expect(seen, Some(node.app.now()))
 }
 
+async fn maintenance_writes_use(on: &PairBench) -> Outcome {
+    let node = on.node()?;
+    let (one, two) = (on.log_in_warm(&node).await?, on.log_in_warm(&node).await?);
+    on.runtime.advance(Duration::from_hours(24));
+    on.runtime.spawn(Box::pin(node.app.maintenance(MaintenanceConfig::default())?.run()));
+    let pass = async |seconds: u32| {
+        for _ in 0..seconds {
+            on.runtime.settle().await;
+            on.runtime.advance(Duration::from_secs(1));
+            on.runtime.settle().await;
+        }
+    };
+    ensure(node.accepts(&one).await, "not accepted")?;
+    pass(1).await;
+    expect(node.db.count(Op::Touch), 1)?;
+    ensure(node.accepts(&two).await, "not accepted")?;
+    pass(4).await;
+    expect(node.db.count(Op::Touch), 1)?;
+    pass(1).await;
+    expect(node.db.count(Op::Touch), 2)
+}
+
 async fn a_grace_is_no_conflict(on: &PairBench) -> Outcome {
     let node = on.node()?;
     let old = on.log_in_warm(&node).await?;
@@ -103,6 +134,11 @@ async fn a_grace_is_no_conflict(on: &PairBench) -> Outcome {
         return ensure(false, "not accepted");
     };
     on.runtime.settle().await;
+    // Use that was written meanwhile is none of the application's business either.
+    let session = live.session();
+    let seen_at = session.last_seen_at.plus(Duration::from_secs(1));
+    let expires_at = session.expires_at.plus(Duration::from_secs(1));
+    on.primary.touch(&[Touch { id: session.id, seen_at, expires_at }]).await?;
     let done = node.app.set_data(&live, json("1")?).await?;
     ensure(matches!(done, DataUpdate::Updated { .. }), "the library's own write is a conflict")?;
     let done = node.app.set_data(&live, json("2")?).await?;
@@ -117,6 +153,37 @@ async fn a_grace_is_no_conflict(on: &PairBench) -> Outcome {
     let found = on.primary.find(&token.id()).await?.snapshot;
     let until = found.and_then(|found| found.session.previous).and_then(|old| old.until);
     ensure(until.is_some(), "the grace of a second rotation was not started")
+}
+
+async fn the_same_change_is_a_change(on: &PairBench) -> Outcome {
+    let node = on.node()?;
+    let token = on.log_in_warm(&node).await?;
+    let same = json("1")?;
+    if let Some(live) = node.app.authenticate(&token).await.live() {
+        let _ = node.app.set_data(&live, same.clone()).await?;
+    }
+    let Some(live) = node.app.authenticate_fresh(&token).await.live() else {
+        return ensure(false, "not accepted");
+    };
+    expect(live.session().data.clone(), same.clone())?;
+    let done = node.app.set_data(&live, same.clone()).await?;
+    ensure(matches!(done, DataUpdate::Updated { .. }), "not updated")?;
+    expect(node.app.set_data(&live, same).await?, DataUpdate::Conflict)
+}
+
+async fn a_promotion_is_a_conflict(on: &PairBench) -> Outcome {
+    let node = on.node()?;
+    node.app.register_user(&user(1)?).await?;
+    let guest = node.app.create_guest(Metadata::default(), json("1")?).await?.token;
+    let Some(live) = node.app.authenticate(&guest).await.live() else {
+        return ensure(false, "not accepted");
+    };
+    let login = Login::new(user_id(1)?, CredentialEpoch::default());
+    let done = node.app.promote(&guest, Login { data: json("2")?, ..login }).await?;
+    ensure(matches!(done, RotationOutcome::Rotated { .. }), "not promoted")?;
+    expect(node.app.set_data(&live, json("3")?).await?, DataUpdate::Conflict)?;
+    let stored = on.primary.find(&guest.id()).await?.snapshot.map(|found| found.session.data);
+    expect(stored, Some(json("2")?))
 }
 
 async fn a_hanging_read_ends(on: &PairBench) -> Outcome {

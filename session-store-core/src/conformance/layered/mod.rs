@@ -11,6 +11,7 @@ mod touch;
 mod cached;
 mod near;
 mod late;
+mod lost;
 mod again;
 mod numbers;
 mod in_use;
@@ -19,6 +20,8 @@ mod clocks;
 mod eventual;
 mod shared;
 mod twins;
+mod rotation;
+mod alone;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -207,6 +210,7 @@ fn cases() -> impl Iterator<Item = &'static Case<PairBench>> {
         cached::CASES,
         near::CASES,
         late::CASES,
+        lost::CASES,
         again::CASES,
         numbers::CASES,
         in_use::CASES,
@@ -214,6 +218,8 @@ fn cases() -> impl Iterator<Item = &'static Case<PairBench>> {
         clocks::CASES,
         eventual::CASES,
         shared::CASES,
+        rotation::CASES,
+        alone::CASES,
     ]
     .into_iter()
     .flatten()

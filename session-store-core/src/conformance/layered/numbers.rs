@@ -7,7 +7,7 @@ use super::super::report::{Violation, ensure, expect, refused};
 use super::super::runner::Outcome;
 use super::super::sample::{NOW, user, user_id};
 use super::super::wire::Op;
-use super::{DONE, Node, PairBench};
+use super::{Node, PairBench};
 use crate::error::ErrorKind;
 use crate::json::Json;
 use crate::layered::{LayeredConfig, Topology, Visibility};
@@ -100,16 +100,23 @@ async fn a_promotion_takes_the_login(on: &PairBench) -> Outcome {
 async fn users_are_found_and_counted(on: &PairBench) -> Outcome {
     let node = on.node()?;
     let email = Email::parse("Ada@Example.org")?;
-    node.app.register_user(&User { email: Some(email.clone()), ..user(1)? }).await?;
+    node.app.register_user(&User { email: Some(email), ..user(1)? }).await?;
     node.app.register_user(&user(2)?).await?;
     expect(node.app.count_users().await?, 2)?;
-    let found = node.app.find_user_by_email(&email).await?;
+    let found = node.app.find_user_by_email(&Email::parse("ADA@example.ORG")?).await?;
     expect(found.map(|account| account.user.id), Some(user_id(1)?))?;
+    expect(node.app.find_user_by_email(&Email::parse("bob@example.org")?).await?, None)?;
+    let mut tokens = Vec::new();
     for _ in 0..3 {
-        on.log_in_warm(&node).await?;
+        tokens.push(on.log_in_warm(&node).await?);
     }
     let done = node.app.revoke_everyone(2, Reason::Admin).await?;
-    expect((done.count, done.sessions.len()), (3, 3))
+    expect((done.count, done.sessions.len(), done.visibility), (3, 3, Visibility::Immediate))?;
+    for token in &tokens {
+        ensure(!node.accepts(token).await, "accepted after everybody was logged out")?;
+    }
+    // No step is too small to end.
+    expect(node.app.revoke_everyone(0, Reason::Admin).await?.count, 0)
 }
 
 async fn unfit_rounds_are_refused(on: &PairBench) -> Outcome {
@@ -128,10 +135,12 @@ async fn unfit_rounds_are_refused(on: &PairBench) -> Outcome {
     let fits = node.app.maintenance(MaintenanceConfig { sweep_every: year, ..fit });
     ensure(fits.is_ok(), "a year is refused")?;
     let token = on.log_in_warm(&node).await?;
+    let before = on.primary.find(&token.id()).await?.snapshot;
     for deadline in [NOW, Timestamp::MAX] {
         let is_wanted = |kind: &ErrorKind| *kind == ErrorKind::InvalidExpiry;
         refused(node.app.extend(&token, deadline).await, is_wanted)?;
     }
+    expect(on.primary.find(&token.id()).await?.snapshot, before)?;
     let later = NOW.plus(Duration::from_hours(1));
     let extended = node.app.extend(&token, later).await?;
     ensure(matches!(extended, Extended::Until { .. }), "not extended")?;
@@ -166,6 +175,6 @@ async fn the_bounds_add_up(on: &PairBench) -> Outcome {
     let many = LayeredConfig { topology: Topology::ManyProcesses, ..config };
     let node = on.node_with(many, Policy::default())?;
     let healthy = node.app.store().guarantee().healthy;
-    ensure(healthy.bound() >= near, "the near caches of others are forgotten")?;
-    DONE
+    // The wire of a node says that its cache is shared.
+    expect(healthy, Visibility::Within(near))
 }

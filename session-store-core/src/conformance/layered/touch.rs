@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use futures_util::future::join;
+
 use super::super::checks;
 use super::super::report::{ensure, expect};
 use super::super::runner::Outcome;
-use super::super::wire::Op;
+use super::super::wire::{Op, Point};
 use super::PairBench;
 use crate::session::Reason;
 use crate::sessions::Extended;
@@ -23,21 +25,32 @@ const DAY: Duration = Duration::from_hours(24);
 
 async fn use_is_written_once_per_interval(on: &PairBench) -> Outcome {
     let node = on.node()?;
-    let token = on.log_in_warm(&node).await?;
+    let (token, other) = (on.log_in_warm(&node).await?, on.log_in_warm(&node).await?);
     on.runtime.advance(DAY);
     node.db.reset();
-    for _ in 0..1_000 {
+    for _ in 0..500 {
         ensure(node.accepts(&token).await, "not accepted")?;
+        ensure(node.accepts(&other).await, "the other one is not accepted")?;
     }
     on.runtime.settle().await;
     on.runtime.advance(Duration::from_secs(5));
     on.runtime.settle().await;
     expect(node.db.count(Op::Touch), 1)?;
-    // The entry still shows the use of before, and the process remembers that it was written.
+    // The entries still show the use of before, and the process remembers that it was written.
     ensure(node.accepts(&token).await, "not accepted")?;
+    ensure(node.accepts(&other).await, "the other one is not accepted")?;
     expect(node.app.flush_touches().await?, 0)?;
     let seen = on.primary.find(&token.id()).await?.snapshot.map(|found| found.session.last_seen_at);
-    expect(seen, Some(node.app.now().minus(Duration::from_secs(5))))
+    expect(seen, Some(node.app.now().minus(Duration::from_secs(5))))?;
+    // From the very end of the interval on, use is news again.
+    let idle = node.app.policy().idle_timeout;
+    let interval = node.app.policy().touch_after(idle).saturating_sub(Duration::from_secs(5));
+    on.runtime.advance(interval.saturating_sub(Duration::from_millis(1)));
+    ensure(node.accepts(&token).await, "not accepted")?;
+    expect(node.app.flush_touches().await?, 0)?;
+    on.runtime.advance(Duration::from_millis(1));
+    ensure(node.accepts(&token).await, "not accepted")?;
+    expect(node.app.flush_touches().await?, 1)
 }
 
 async fn a_failed_flush_is_made_up_for(on: &PairBench) -> Outcome {
@@ -48,7 +61,25 @@ async fn a_failed_flush_is_made_up_for(on: &PairBench) -> Outcome {
     node.db.fail(Op::Touch);
     ensure(node.app.flush_touches().await.is_err(), "no error")?;
     expect(node.app.flush_touches().await?, 1)?;
-    expect(node.app.flush_touches().await?, 0)
+    expect(node.app.flush_touches().await?, 0)?;
+    // Of several statements one fails: what the ones before it wrote is not written again.
+    let (node, mut tokens) = (on.node()?, Vec::new());
+    for _ in 0..501 {
+        tokens.push(on.log_in(&node).await?.token);
+    }
+    on.runtime.advance(DAY);
+    for token in &tokens {
+        ensure(node.accepts(token).await, "not accepted")?;
+    }
+    let mut first = node.db.hold(Op::Touch, Point::After);
+    let second_fails = async {
+        first.reached().await;
+        node.db.fail(Op::Touch);
+        first.release();
+    };
+    let (done, ()) = join(node.app.flush_touches(), second_fails).await;
+    ensure(done.is_err(), "no error")?;
+    expect(node.app.flush_touches().await?, 1)
 }
 
 async fn a_late_touch_revives_nothing(on: &PairBench) -> Outcome {
@@ -60,7 +91,14 @@ async fn a_late_touch_revives_nothing(on: &PairBench) -> Outcome {
     let before = on.primary.find(&token.id()).await?;
     node.app.flush_touches().await?;
     expect(on.primary.find(&token.id()).await?, before)?;
-    ensure(!node.accepts(&token).await, "a touch revived a revoked session")
+    ensure(!node.accepts(&token).await, "a touch revived a revoked session")?;
+    // Whoever ends a session knows that its use need not be written.
+    let token = on.log_in_warm(&node).await?;
+    on.runtime.advance(DAY);
+    on.runtime.settle().await;
+    ensure(node.accepts(&token).await, "not accepted")?;
+    let _ = node.app.logout(&token).await?;
+    expect(node.app.flush_touches().await?, 0)
 }
 
 async fn an_entry_never_outlives_its_session(on: &PairBench) -> Outcome {

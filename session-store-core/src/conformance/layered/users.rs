@@ -3,20 +3,20 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::join;
+use futures_util::future::{join, join_all};
 
 use super::super::checks;
 use super::super::harness::Deed;
 use super::super::report::{Violation, ensure, expect};
 use super::super::runner::Outcome;
-use super::super::sample::{NOW, user_id};
+use super::super::sample::{NOW, guest, new, user_id};
 use super::super::wire::{Op, Point, Wire};
 use super::{DONE, Node, PairBench};
 use crate::layered::{LayeredConfig, NoCache, Topology, Visibility};
 use crate::policy::Policy;
-use crate::primary::{CacheName, CacheRegistration, CacheScope, LogPromise};
-use crate::session::{Reason, SessionLimit};
-use crate::sessions::Sessions;
+use crate::primary::{CacheName, CacheRegistration, CacheScope, LogPromise, Selection};
+use crate::session::{Metadata, Reason, SessionLimit};
+use crate::sessions::{Login, Sessions};
 use crate::time::Ttl;
 use crate::user::{Role, User, UserChange};
 
@@ -27,11 +27,16 @@ checks! { ($) layered_users: PairBench;
         "Revoke-all removes the entries of all sessions on all nodes, in batches.",
     "K6-A03" nobody_inherits_an_entry "A user created again under a deleted id inherits no session.",
     "L-23" every_change_shows "Limit, user changes, deletion: the next read anywhere sees the truth.",
+    "X8-L-28" a_promotion_ends_what_it_evicts
+        "What a promotion ends for the limit is refused everywhere, also when its reply was lost.",
     "K6-A05 L-27" hand_typed_changes_reach_the_cache
         "A change typed by hand reaches the cache by a drain.",
     "X8-G-04" others_are_reckoned_with "A cache that another handle registered bounds a revocation.",
+    "X8-G-10" a_cache_is_known_as_it_is
+        "A cache is registered also where another one is, and again when its entries live longer.",
     "X8-G-09" an_unknown_cache_is_not_used
         "A cache that could not be registered is not asked; one that is known needs no writing.",
+    "X8-G-11" a_drain_empties_the_log "A drain ends when nothing is left, however long the log is.",
     "X8-G-05" a_failed_drain_acknowledges_nothing "What a drain could not remove is drained again.",
     "L-58" lists_come_from_the_truth "Lists and counts ask the primary and never the cache.",
 }
@@ -58,7 +63,9 @@ async fn a_deletion_takes_every_login_along(on: &PairBench) -> Outcome {
             ensure(!node.accepts(&login.token).await, "a login survived the deletion")?;
         }
     }
-    DONE
+    // Nobody is left, and a log shows that nothing of them is.
+    let has_log = on.primary.promise().log != LogPromise::None;
+    expect(other.app.delete_user(&user_id(1)?).await?.is_none(), has_log)
 }
 
 async fn revoke_all_reaches_every_entry(on: &PairBench) -> Outcome {
@@ -72,6 +79,8 @@ async fn revoke_all_reaches_every_entry(on: &PairBench) -> Outcome {
     expect((done.count, done.visibility), (120, Visibility::Immediate))?;
     let batch = on.secondary.promise().max_batch.clamp(1, 1000);
     expect(nodes[0].cache.count(Op::Remove), 120usize.div_ceil(batch))?;
+    // What is named need not be looked for in the log.
+    expect(nodes[0].db.count(Op::Drain), 0)?;
     for (number, token) in tokens.iter().enumerate() {
         ensure(!nodes[(number + 1) % 3].accepts(token).await, "accepted after a revoke-all")?;
     }
@@ -113,6 +122,33 @@ async fn every_change_shows(on: &PairBench) -> Outcome {
     let live = other.app.authenticate(&token).await.live();
     let role = live.and_then(|live| live.user().map(|user| user.role.as_str().to_owned()));
     expect(role.as_deref(), Some("admin"))
+}
+
+async fn a_promotion_ends_what_it_evicts(on: &PairBench) -> Outcome {
+    let limit = Some(SessionLimit { max: 1, evict: true });
+    let policy = crate::policy::Policy { max_sessions: limit, ..Default::default() };
+    let (one, other) = (on.node_with(PairBench::config(), policy)?, on.node()?);
+    for loses_reply in [false, true] {
+        let first = on.log_in_warm(&one).await?;
+        let data = crate::json::Json::default();
+        let guest = one.app.create_guest(Metadata::default(), data).await?.token;
+        let Some(account) = one.app.find_user(&user_id(1)?).await? else {
+            return ensure(false, "no user");
+        };
+        if loses_reply {
+            one.db.lose_reply(Op::Update);
+        }
+        let promoted = one.app.promote(&guest, Login::of(&account)).await;
+        expect(promoted.is_err(), loses_reply)?;
+        let stored = on.primary.find(&first.id()).await?.snapshot;
+        ensure(
+            stored.is_some_and(|stored| stored.session.revoked.is_some()),
+            "nobody was evicted",
+        )?;
+        ensure(!other.accepts(&first).await, "a session that was evicted is accepted")?;
+        on.runtime.advance(Duration::from_secs(1));
+    }
+    DONE
 }
 
 async fn hand_typed_changes_reach_the_cache(on: &PairBench) -> Outcome {
@@ -178,6 +214,27 @@ async fn others_are_reckoned_with(on: &PairBench) -> Outcome {
     ensure(!is_wrong, "accepted after a handle without a cache said Immediate")
 }
 
+async fn a_cache_is_known_as_it_is(on: &PairBench) -> Outcome {
+    let name = CacheName::new("second")?;
+    let minutes = |minutes| Ttl::new(Duration::from_mins(minutes));
+    let plain = PairBench::config();
+    let long = LayeredConfig { cache_ttl: minutes(10), ..plain.clone() };
+    let second = LayeredConfig { cache_name: name, cache_ttl: minutes(1), ..plain.clone() };
+    let mut known = Vec::new();
+    for (config, caches) in [(plain.clone(), 1), (long, 1), (second, 2), (plain, 2)] {
+        let node = on.node_with(config, Policy::default())?;
+        node.app.store().register().await?;
+        let own = node.app.store().guarantee().cache_failure;
+        known = on.primary.caches().await?;
+        expect(known.len(), caches)?;
+        let is_reckoned_with = known.iter().any(|cache| cache.ttl.as_duration() >= own);
+        ensure(is_reckoned_with, "a cache is registered with a shorter bound than its own")?;
+    }
+    known.sort_by_key(|cache| cache.ttl);
+    let bounds: Vec<_> = known.iter().map(|cache| cache.ttl.as_duration().as_secs()).collect();
+    expect(bounds, vec![63, 603])
+}
+
 async fn an_unknown_cache_is_not_used(on: &PairBench) -> Outcome {
     let known = on.node()?;
     let token = on.log_in_warm(&known).await?;
@@ -204,6 +261,24 @@ async fn an_unknown_cache_is_not_used(on: &PairBench) -> Outcome {
     on.runtime.advance(node.app.store().config().breaker_pause);
     ensure(node.accepts(&token).await, "not accepted")?;
     ensure(node.cache.total() > 0, "the cache is never used")
+}
+
+async fn a_drain_empties_the_log(on: &PairBench) -> Outcome {
+    let node = on.node()?;
+    node.app.store().register().await?;
+    let sessions: Vec<_> = (1..=1010).map(|number| new(guest(number))).collect();
+    for done in join_all(sessions.iter().map(|new| on.primary.insert(new, NOW))).await {
+        done?;
+    }
+    let ids = sessions.iter().map(|new| new.session.id).collect();
+    on.primary.revoke(&Selection::Ids(ids), Reason::Admin, NOW).await?;
+    let drained = node.app.store().drain().await?;
+    let has_log = on.primary.promise().log != LogPromise::None;
+    expect(drained > 0, has_log)?;
+    for cache in on.primary.caches().await? {
+        expect(on.primary.drain(&cache.name, 9).await?.entries, vec![])?;
+    }
+    DONE
 }
 
 async fn a_failed_drain_acknowledges_nothing(on: &PairBench) -> Outcome {

@@ -9,6 +9,7 @@ use super::super::sample::{HOUR, NOW, at, guest, id, json, limited, new, session
 use super::PrimaryBench;
 use crate::error::ErrorKind;
 use crate::json::Json;
+use crate::primary::SessionChange;
 use crate::session::{Metadata, Previous, Reason, Session, State};
 use crate::token::SecretHash;
 use crate::user::{CredentialEpoch, Edit, PasswordHash, UserChange};
@@ -95,8 +96,11 @@ async fn the_limit_of_data_is_exact(on: &PrimaryBench) -> Outcome {
     expect(on.stored(id(1)).await?.map(|found| found.data == fits.data), Some(true))?;
     let large = Session { data: document(limit + 1)?, ..guest(2) };
     let is_wanted = |kind: &ErrorKind| matches!(kind, ErrorKind::TooLarge { .. });
-    refused(on.store.insert(&new(large), NOW).await, is_wanted)?;
-    expect(on.stored(id(2)).await?, None)
+    refused(on.store.insert(&new(large.clone()), NOW).await, is_wanted)?;
+    expect(on.stored(id(2)).await?, None)?;
+    let change = SessionChange { data: Some(large.data), ..SessionChange::default() };
+    refused(on.store.update(&id(1), 1, &change, NOW).await, is_wanted)?;
+    expect(on.stored(id(1)).await?.map(|found| found.data == fits.data), Some(true))
 }
 
 async fn the_limit_holds_under_parallel_logins(on: &PrimaryBench) -> Outcome {

@@ -205,13 +205,19 @@ async fn a_promotion_is_a_login(on: &PrimaryBench) -> Outcome {
     expect(on.stored(id(2)).await?, Some(guest(2)))?;
     let fresh = crate::session::Session { credential_epoch: CredentialEpoch(1), ..session(3, 1)? };
     on.store.insert(&new(fresh), NOW).await?;
-    match on.store.update(&id(2), 1, &promote(1, 1, 1, true)?, NOW).await? {
+    match on.store.update(&id(2), 1, &promote(1, 1, 1, true)?, at(1)).await? {
         Update::Updated(done) => {
             expect(done.evicted, vec![id(3)])?;
             expect(done.snapshot.user.map(|user| user.id), Some(user_id(1)?))?;
         }
         other => return Err(Violation::new(format!("not promoted: {other:?}"))),
     }
+    let stored = on.stored(id(2)).await?.unwrap_or(guest(2));
+    expect((stored.remember, stored.external_sid.as_deref()), (true, Some("sid")))?;
+    expect(stored.idle_timeout.as_duration(), Duration::from_hours(2))?;
+    expect(stored.absolute_expires_at, Some(at(9 * HOUR)))?;
+    let account = on.store.find_user(&user_id(1)?).await?;
+    expect(account.and_then(|account| account.user.last_login_at), Some(at(1)))?;
     on.store.insert_user(&super::super::sample::user(2)?, NOW).await?;
     let theft = on.store.update(&id(2), 2, &promote(2, 0, 9, true)?, NOW).await;
     refused(theft, |kind| matches!(kind, ErrorKind::InvalidInput { .. }))

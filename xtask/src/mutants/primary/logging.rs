@@ -40,6 +40,7 @@ impl Broken {
                 drained.entries.retain(|entry| entry.sessions.len() == 1);
             }
             Defect::TheLogNeverEnds => drained.more = true,
+            Defect::TheLogEndsEarly => drained.more = false,
             _ => {}
         }
         state.drained.extend(drained.entries.iter().map(|entry| entry.id));

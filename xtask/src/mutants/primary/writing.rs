@@ -216,6 +216,13 @@ impl Broken {
                 }
             }
             Defect::DropsElevations => change.elevation = None,
+            Defect::PromotionsForgetTheLogin => {
+                if let (Some(promotion), Some(known)) = (&mut change.promotion, known) {
+                    promotion.idle_timeout = known.idle_timeout;
+                    promotion.absolute_expires_at = known.absolute_expires_at;
+                    promotion.remember = known.remember;
+                }
+            }
             Defect::PromotesWithoutLimit => {
                 if let Some(promotion) = &mut change.promotion {
                     promotion.limit = None;
