@@ -47,7 +47,8 @@ async fn end(node: &Node, deed: Deed) -> Result<Option<Visibility>, Violation> {
         Deed::Everyone => node.app.revoke_everyone(9, Reason::Admin).await.ok(),
         Deed::AllOf => node.app.revoke_all(&user, Reason::Admin).await.ok(),
         Deed::DeleteUser => match node.app.delete_user(&user).await {
-            Ok(None) => return Ok(Some(Visibility::Immediate)),
+            // As good as a healthy removal.
+            Ok(None) => return Ok(Some(node.app.store().guarantee().healthy)),
             Ok(done) => done,
             Err(_) => None,
         },

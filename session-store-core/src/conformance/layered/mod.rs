@@ -38,7 +38,7 @@ use crate::host::Host;
 use crate::layered::{Answer, Layered, LayeredConfig, Topology};
 use crate::policy::Policy;
 use crate::primary::PrimaryStore;
-use crate::secondary::{CacheKey, SecondaryStore};
+use crate::secondary::{CacheClass, CacheKey, SecondaryStore};
 use crate::sessions::{Created, Login, Refusal, Sessions};
 use crate::token::{SessionId, Token};
 
@@ -168,6 +168,11 @@ impl PairBench {
         super::report::ensure(node.accepts(&token).await, "a new session is not accepted")?;
         self.runtime.settle().await;
         Ok(token)
+    }
+
+    /// Whether the pair's cache can forget at once.
+    pub(super) fn is_linearizable(&self) -> bool {
+        self.secondary.promise().class == CacheClass::Linearizable
     }
 
     /// The key of a session in the cache.

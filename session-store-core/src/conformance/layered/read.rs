@@ -276,10 +276,10 @@ async fn a_no_is_confirmed(on: &PairBench) -> Outcome {
     let answer = one.app.store().lookup(&token.id(), deadline, &is_yes).await?;
     ensure(is_yes(answer.snapshot.as_deref()), "a touch elsewhere was a false logout")?;
     expect(answer.source, Source::Primary)?;
-    // What was confirmed is known to the cache.
+    // What was confirmed is known to the cache, if that can be told without a new lease of life.
     on.runtime.settle().await;
     let again = one.app.store().lookup(&token.id(), deadline, &is_yes).await?;
-    expect(again.source, Source::Secondary)?;
+    expect(again.source == Source::Secondary, on.is_linearizable())?;
     // A rotation whose cache step failed: the new secret is not in the entry.
     other.cache.fail(Op::Remove);
     match other.app.rotate(&token).await? {

@@ -43,6 +43,7 @@ async fn a_late_first_use_is_no_reason_to_rotate(on: &PairBench) -> Outcome {
     on.runtime.advance(DAY * 2);
     ensure(!is_due(&node, &new).await?, "due at the first use of a new secret")?;
     on.runtime.settle().await;
+    super::twins::past_stale_fills(on, &node, new.id()).await?;
     on.runtime.advance(grace.saturating_sub(MOMENT));
     ensure(!is_due(&node, &new).await?, "due within the grace")?;
     on.runtime.advance(MOMENT);

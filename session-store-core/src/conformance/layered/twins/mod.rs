@@ -16,7 +16,7 @@ use crate::host::BoxFuture;
 use crate::layered::{LayeredConfig, Visibility};
 use crate::policy::Policy;
 use crate::primary::{CacheName, CacheRegistration, CacheScope, SessionChange};
-use crate::secondary::{CacheClass, Reservation, SwapTtl};
+use crate::secondary::{Reservation, SwapTtl};
 use crate::session::{Reason, SessionLimit};
 use crate::sessions::{DataUpdate, Extended, RotationOutcome};
 use crate::time::Ttl;
@@ -27,9 +27,15 @@ type Twin = for<'a> fn(&'a PairBench) -> BoxFuture<'a, Outcome>;
 
 /// The cases by name, and what stands for them.
 const TWINS: &[(&[&str], Twin)] = &[
-    (&["misses_are_shared", "another_node_reads_once", "a_flood_is_cheap"], |on| {
-        Box::pin(reads::each_reads_for_itself(on))
-    }),
+    (
+        &[
+            "misses_are_shared",
+            "another_node_reads_once",
+            "a_flood_is_cheap",
+            "a_later_no_is_believed",
+        ],
+        |on| Box::pin(reads::each_reads_for_itself(on)),
+    ),
     (&["a_lost_leader_hangs_nobody"], |on| Box::pin(reads::a_failed_read_hangs_nobody(on))),
     (
         &[
@@ -45,6 +51,7 @@ const TWINS: &[(&[&str], Twin)] = &[
         &[
             "a_second_revocation_removes_too",
             "waiting_makes_it_immediate",
+            "a_wait_ends_with_the_removal",
             "a_deletion_takes_every_login_along",
             "revoke_all_reaches_every_entry",
         ],
@@ -79,7 +86,7 @@ const TWINS: &[(&[&str], Twin)] = &[
 
 /// What stands for the case called `name` over this pair's cache, if anything does.
 pub(super) fn instead(on: &PairBench, name: &str) -> Option<Twin> {
-    if on.secondary.promise().class != CacheClass::Eventual {
+    if on.is_linearizable() {
         return None;
     }
     TWINS.iter().find(|(names, _)| names.contains(&name)).map(|(_, twin)| *twin)
@@ -88,7 +95,7 @@ pub(super) fn instead(on: &PairBench, name: &str) -> Option<Twin> {
 /// On a cache of class Eventual a fill from before an update may have come after its removal: goes
 /// past it, and notes the bound.
 pub(super) async fn past_stale_fills(on: &PairBench, node: &Node, id: SessionId) -> Outcome {
-    if on.secondary.promise().class == CacheClass::Eventual {
+    if !on.is_linearizable() {
         bound(on, node)?;
         on.evict(id).await?;
     }
