@@ -187,13 +187,14 @@ async fn the_documented_rights_are_enough_and_necessary() {
 async fn a_key_of_somebody_else_is_named() {
     let mut shell = shell(&single()).await;
     let key = key("set");
-    let () = redis::cmd("SADD").arg(key.as_str()).arg(1).query_async(&mut shell).await.unwrap();
     for client in CLIENTS {
+        let () = redis::cmd("SADD").arg(key.as_str()).arg(1).query_async(&mut shell).await.unwrap();
         let cache = RedisCache::connect(&config(&single(), client)).await.unwrap();
         is_configuration(&cache.get(&key).await.unwrap_err(), "key_prefix");
         is_configuration(&cache.reserve(&key, ttl(1000)).await.unwrap_err(), "key_prefix");
+        cache.remove(std::slice::from_ref(&key)).await.unwrap();
+        assert_eq!(cache.get(&key).await.unwrap(), None);
     }
-    let () = redis::cmd("DEL").arg(key.as_str()).query_async(&mut shell).await.unwrap();
 }
 
 #[tokio::test]
