@@ -134,6 +134,36 @@ pub(super) async fn redis_full(on: &World) -> Outcome<String> {
     Ok("reads and removals go on, fills are refused".to_owned())
 }
 
+pub(super) async fn redis_evicts(on: &World) -> Outcome<String> {
+    let mut figures = Vec::new();
+    for (client, name) in CLIENTS {
+        let server = Private::new()?;
+        let redis = server.redis(&["--maxmemory-policy", "allkeys-random"])?;
+        let truth = on.truth().await?;
+        let mut nodes = Vec::new();
+        for _ in 0..2 {
+            nodes.push(Arc::new(Node::start(&truth, &redis.url(), client).await?));
+        }
+        nodes[0].register().await?;
+        let load = Load::start(&nodes, 3);
+        pause(500).await;
+        // Hardly more than the server needs for itself, so that every write pushes something out.
+        let info = redis::said(redis.port, &["info", "memory"]).map_err(said)?;
+        let used = info.lines().find_map(|line| line.strip_prefix("used_memory:"));
+        redis::said(redis.port, &["config", "set", "maxmemory", used.unwrap_or("1mb")])
+            .map_err(said)?;
+        pause(4000).await;
+        let seen = load.stop().await;
+        seen.judge()?;
+        let info = redis::said(redis.port, &["info", "stats"]).map_err(said)?;
+        let evicted = info.lines().find_map(|line| line.strip_prefix("evicted_keys:"));
+        let evicted: u64 = evicted.unwrap_or("0").trim().parse().map_err(said)?;
+        ensure(evicted > 10, &format!("only {evicted} entries were evicted"))?;
+        figures.push(format!("{name}: {evicted} evicted, {seen}"));
+    }
+    Ok(figures.join("; "))
+}
+
 pub(super) async fn a_node_starts_without_redis(on: &World) -> Outcome<String> {
     let mut figures = Vec::new();
     for (client, name) in CLIENTS {

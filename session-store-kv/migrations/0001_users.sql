@@ -1,1 +1,0 @@
-../../session-store-sqlite/migrations/0001_users.sql
