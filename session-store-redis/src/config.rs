@@ -71,7 +71,8 @@ impl RedisConfig {
     }
 
     /// Reads one line: an address is a single server, several with commas between them a Cluster,
-    /// and `#name` at the end makes them sentinels of the master of that name.
+    /// and `#name` at the end makes them sentinels of the master of that name. What `,`, `#`, `@` and
+    /// `/` there are in a password is percent-encoded.
     ///
     /// ```
     /// use session_store_redis::{RedisConfig, Servers};

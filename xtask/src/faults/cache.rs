@@ -1,12 +1,11 @@
 //! What happens to Redis itself.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use session_store::{PrimaryStore, Reason, SecondaryStore, Source, Visibility};
 
 use super::load::Load;
-use super::node::{CACHE_TTL, Node, Outcome, said};
+use super::node::{CACHE_TTL, Node, Outcome, said, two};
 use super::private::{Private, signal};
 use super::{CLIENTS, World, ensure, seconds, until};
 use crate::servers::redis;
@@ -20,12 +19,7 @@ pub(super) async fn redis_killed_and_restarted_empty(on: &World) -> Outcome<Stri
     for (client, name) in CLIENTS {
         let server = Private::new()?;
         let redis = server.redis(&[])?;
-        let truth = on.truth().await?;
-        let mut nodes = Vec::new();
-        for _ in 0..2 {
-            nodes.push(Arc::new(Node::start(&truth, &redis.url(), client).await?));
-        }
-        nodes[0].register().await?;
+        let nodes = two(&on.truth().await?, &redis.url(), client).await?;
         let load = Load::start(&nodes, 3);
         pause(1000).await;
         signal(redis.pid, "-KILL");
@@ -48,12 +42,7 @@ pub(super) async fn redis_stopped_for_ten_seconds(on: &World) -> Outcome<String>
     for (client, name) in CLIENTS {
         let server = Private::new()?;
         let redis = server.redis(&[])?;
-        let truth = on.truth().await?;
-        let mut nodes = Vec::new();
-        for _ in 0..2 {
-            nodes.push(Arc::new(Node::start(&truth, &redis.url(), client).await?));
-        }
-        nodes[0].register().await?;
+        let nodes = two(&on.truth().await?, &redis.url(), client).await?;
         let load = Load::start(&nodes, 3);
         pause(1000).await;
         signal(redis.pid, "-STOP");
@@ -139,12 +128,7 @@ pub(super) async fn redis_evicts(on: &World) -> Outcome<String> {
     for (client, name) in CLIENTS {
         let server = Private::new()?;
         let redis = server.redis(&["--maxmemory-policy", "allkeys-random"])?;
-        let truth = on.truth().await?;
-        let mut nodes = Vec::new();
-        for _ in 0..2 {
-            nodes.push(Arc::new(Node::start(&truth, &redis.url(), client).await?));
-        }
-        nodes[0].register().await?;
+        let nodes = two(&on.truth().await?, &redis.url(), client).await?;
         let load = Load::start(&nodes, 3);
         pause(500).await;
         // Hardly more than the server needs for itself, so that every write pushes something out.

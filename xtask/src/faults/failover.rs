@@ -1,13 +1,12 @@
 //! Masters that die, and replicas that take over.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use session_store::redis::{RedisCache, RedisConfig, Wait};
 use session_store::{ErrorKind, Reason, SecondaryStore, Source, Visibility};
 
 use super::load::Load;
-use super::node::{Node, Outcome, said};
+use super::node::{Node, Outcome, said, two};
 use super::private::{Private, signal};
 use super::{CLIENTS, World, ensure, seconds, until};
 use crate::servers::redis;
@@ -136,12 +135,7 @@ async fn under_load(
     line: &str,
     master: u32,
 ) -> Outcome<(String, Option<Duration>)> {
-    let truth = on.truth().await?;
-    let mut nodes = Vec::new();
-    for _ in 0..2 {
-        nodes.push(Arc::new(Node::start(&truth, line, client).await?));
-    }
-    nodes[0].register().await?;
+    let nodes = two(&on.truth().await?, line, client).await?;
     let epoch = nodes[0].cache.epoch();
     let load = Load::start(&nodes, 3);
     tokio::time::sleep(Duration::from_secs(1)).await;

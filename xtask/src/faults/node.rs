@@ -97,6 +97,17 @@ impl Node {
     }
 }
 
+/// Two nodes on one database and the servers that `line` names, and the user of the tests.
+pub(super) async fn two(
+    truth: &PostgresConfig,
+    line: &str,
+    client: Client,
+) -> Outcome<[Arc<Node>; 2]> {
+    let nodes = [Node::start(truth, line, client).await?, Node::start(truth, line, client).await?];
+    nodes[0].register().await?;
+    Ok(nodes.map(Arc::new))
+}
+
 pub(super) fn user() -> Outcome<UserId> {
     UserId::new("ada").map_err(said)
 }

@@ -1,6 +1,5 @@
 //! What happens to Postgres, and what people type into it.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
@@ -9,7 +8,7 @@ use session_store::redis::Client;
 use session_store::{Reason, Source, Token, Visibility};
 
 use super::load::Load;
-use super::node::{Node, Outcome, said, user};
+use super::node::{Node, Outcome, said, two, user};
 use super::private::{Private, signal};
 use super::{World, ensure, seconds, until};
 use crate::servers::install::free_port;
@@ -24,11 +23,7 @@ pub(super) async fn postgres_killed_and_restarted(_: &World) -> Outcome<String> 
     server.keep_pids([pid]);
     let mut truth = PostgresConfig::new(postgres::url(port));
     truth.connect_timeout = Duration::from_secs(2);
-    let mut nodes = Vec::new();
-    for _ in 0..2 {
-        nodes.push(Arc::new(Node::start(&truth, &redis.url(), Client::Redis).await?));
-    }
-    nodes[0].register().await?;
+    let nodes = two(&truth, &redis.url(), Client::Redis).await?;
     let cached = nodes[0].log_in_warm().await?;
     let load = Load::start(&nodes, 3);
     tokio::time::sleep(Duration::from_secs(1)).await;
