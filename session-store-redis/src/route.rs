@@ -111,9 +111,8 @@ impl Routes {
             Self::One(link) => return unlink(link, keys, KEYS_AT_ONCE, wait, end).await.map(drop),
             Self::Cluster(cluster) => cluster,
         };
-        let mut outcome = Ok(());
         let mut rest: Vec<&[u8]> = Vec::new();
-        let groups = cluster.owners(keys, end).await?;
+        let (groups, mut outcome) = cluster.owners(keys, end).await?;
         let removals = groups.iter().map(|(link, keys)| unlink(link, keys, 1, wait, end));
         for (answer, (_, keys)) in join_all(removals).await.into_iter().zip(&groups) {
             match answer {
