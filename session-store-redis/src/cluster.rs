@@ -34,8 +34,11 @@ pub(crate) struct Cluster {
 struct Known {
     map: Option<Arc<Map>>,
     is_stale: bool,
-    /// Nobody looks again before this moment, and why the last look found nothing.
-    pause: Option<(Instant, Fault)>,
+    /// Nobody looks again before this moment, unless a node says where else to look: a part of the
+    /// Cluster that is down must not have the rest asked at every call.
+    pause: Option<Instant>,
+    /// Why the last look found nothing.
+    trouble: Option<Fault>,
 }
 
 /// Keys of one node, and the way to it.
@@ -55,12 +58,7 @@ impl Cluster {
     /// Learns who owns what, if that is not known.
     pub(crate) async fn ready(&self, end: Instant) -> Result<(), Fault> {
         let map = self.map(end).await?;
-        match (0..SLOTS).find(|slot| map.owner(*slot).is_none()) {
-            Some(slot) => {
-                Err(Fault::Unreachable(format!("no node of the Cluster owns slot {slot}")))
-            }
-            None => Ok(()),
-        }
+        (0..SLOTS).try_for_each(|slot| self.owner_in(&map, slot).map(drop))
     }
 
     /// The answer to a command about `key`.
@@ -93,18 +91,29 @@ impl Cluster {
                 answers.pop().unwrap_or_else(|| Err(Fault::Lost("no answer".to_owned())))
             }
         };
-        answer.inspect_err(|fault| self.notice(fault))
+        answer.map_err(|fault| {
+            self.notice(&fault);
+            // The nodes do not agree yet: that passes, and is nothing for the operator to mend.
+            if fault.redirects() { restless(slot) } else { fault }
+        })
     }
 
-    /// Sorts `keys` by the nodes that own them.
-    pub(crate) async fn owners(&self, keys: &[Vec<u8>], end: Instant) -> Result<Vec<Group>, Fault> {
+    /// Sorts `keys` by the nodes that own them; and why some of them have no owner.
+    pub(crate) async fn owners(
+        &self,
+        keys: &[Vec<u8>],
+        end: Instant,
+    ) -> Result<(Vec<Group>, Result<(), Fault>), Fault> {
         let map = self.map(end).await?;
         let mut groups: HashMap<&Node, Vec<Vec<u8>>> = HashMap::new();
+        let mut outcome = Ok(());
         for key in keys {
-            let owner = map.owner(slot(key)).ok_or_else(|| unowned(slot(key)))?;
-            groups.entry(owner).or_default().push(key.clone());
+            match self.owner_in(&map, slot(key)) {
+                Ok(owner) => groups.entry(owner).or_default().push(key.clone()),
+                Err(fault) => outcome = Err(fault),
+            }
         }
-        Ok(groups.into_iter().map(|(node, keys)| (self.link(node), keys)).collect())
+        Ok((groups.into_iter().map(|(node, keys)| (self.link(node), keys)).collect(), outcome))
     }
 
     /// Has the map looked at again after trouble that another map may cure.
@@ -122,11 +131,16 @@ impl Cluster {
 
     async fn owner(&self, slot: u16, end: Instant) -> Result<(Arc<Link>, Node), Fault> {
         let map = self.map(end).await?;
-        let Some(node) = map.owner(slot) else {
-            self.known.lock().is_stale = true;
-            return Err(unowned(slot));
-        };
+        let node = self.owner_in(&map, slot)?;
         Ok((self.link(node), node.clone()))
+    }
+
+    /// The owner of `slot`; without one, the map is looked at again the next time.
+    fn owner_in<'a>(&self, map: &'a Map, slot: u16) -> Result<&'a Node, Fault> {
+        map.owner(slot).ok_or_else(|| {
+            self.known.lock().is_stale = true;
+            unowned(slot)
+        })
     }
 
     fn link(&self, node: &Node) -> Arc<Link> {
@@ -149,6 +163,7 @@ impl Cluster {
         }
         let found = timeout_at(end, self.look()).await.unwrap_or_else(|_| Err(late()));
         let mut known = self.known.lock();
+        let pause = Some(Instant::now() + self.dialer.pause);
         match found {
             Ok(map) => {
                 let map = Arc::new(map);
@@ -157,11 +172,12 @@ impl Cluster {
                     // lack a removal.
                     self.dialer.watch.changed(&"Cluster");
                 }
-                *known = Known { map: Some(Arc::clone(&map)), is_stale: false, pause: None };
+                let map_now = Some(Arc::clone(&map));
+                *known = Known { map: map_now, is_stale: false, pause, trouble: None };
                 Ok(map)
             }
             Err(fault) => {
-                known.pause = Some((Instant::now() + self.dialer.pause, fault.clone()));
+                (known.pause, known.trouble) = (pause, Some(fault.clone()));
                 known.map.clone().ok_or(fault)
             }
         }
@@ -170,12 +186,11 @@ impl Cluster {
     /// The map if it need not, or can't, be looked at again now.
     fn current(&self) -> Option<Result<Arc<Map>, Fault>> {
         let known = self.known.lock();
-        let pausing = known.pause.as_ref().filter(|(until, _)| Instant::now() < *until);
-        match (&known.map, pausing) {
-            (Some(map), _) if !known.is_stale => Some(Ok(Arc::clone(map))),
-            (Some(map), Some(_)) => Some(Ok(Arc::clone(map))),
-            (None, Some((_, fault))) => Some(Err(fault.clone())),
-            (_, None) => None,
+        let is_pausing = known.pause.is_some_and(|until| Instant::now() < until);
+        match (&known.map, &known.trouble) {
+            (Some(map), _) if !known.is_stale || is_pausing => Some(Ok(Arc::clone(map))),
+            (None, Some(fault)) if is_pausing => Some(Err(fault.clone())),
+            _ => None,
         }
     }
 
@@ -215,6 +230,10 @@ impl Cluster {
 
 fn unowned(slot: u16) -> Fault {
     Fault::answered(&format!("CLUSTERDOWN no node owns slot {slot}"))
+}
+
+fn restless(slot: u16) -> Fault {
+    Fault::answered(&format!("TRYAGAIN slot {slot} is on its way from node to node"))
 }
 
 /// Where else to ask.

@@ -21,6 +21,10 @@
 //! - Any eviction policy will do; `noeviction` makes fills fail when memory is full, and reads go on.
 //! - A user with the rights of [`RedisConfig::acl_rules`] is enough.
 #![cfg_attr(docsrs, feature(doc_cfg))]
+#![cfg_attr(
+    not(any(feature = "redis", feature = "fred")),
+    expect(dead_code, reason = "without a client library nothing connects")
+)]
 
 mod acl;
 mod cache;

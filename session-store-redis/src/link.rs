@@ -89,15 +89,21 @@ pub(crate) struct Link {
     known: Arc<Mutex<Option<Identity>>>,
 }
 
-type Opening = Shared<BoxFuture<'static, Result<Arc<Line>, Fault>>>;
+type Opening = Shared<BoxFuture<'static, Result<Arc<Line>, Failed>>>;
 
 #[derive(Debug)]
 enum State {
     Idle,
     Opening(Opening),
     Open(Arc<Line>),
-    /// Nobody tries again before this moment.
-    Failed(Fault, Instant),
+    Failed(Failed),
+}
+
+/// Why an attempt failed, and the moment before which nobody tries again.
+#[derive(Clone, Debug)]
+struct Failed {
+    fault: Fault,
+    until: Instant,
 }
 
 /// An open connection, and how well it answers.
@@ -202,8 +208,9 @@ impl Link {
             let mut answers = line.connection.many(&both).await?;
             let rest = answers.split_off(QUESTIONS.len());
             if Identity::of(answers)? != line.identity {
-                // Opening another connection finds out what it is now.
-                return Err(Fault::Unreachable(format!("{}: it has changed", line.node)));
+                // What came with the question was run all the same. Opening another connection finds
+                // out what the server is now.
+                return Err(Fault::Lost(format!("{}: it has changed", line.node)));
             }
             return Ok(rest);
         }
@@ -227,38 +234,50 @@ impl Link {
     }
 
     async fn line(&self) -> Result<Arc<Line>, Fault> {
-        let opening = {
-            let mut state = self.state.lock();
-            match &*state {
-                State::Open(line)
-                    if !line.is_silent_for(self.dialer.silence) && !line.connection.is_closed() =>
-                {
-                    return Ok(Arc::clone(line));
+        let asked = Instant::now();
+        loop {
+            let opening = {
+                let mut state = self.state.lock();
+                match &*state {
+                    State::Open(line) if self.is_good(line) => return Ok(Arc::clone(line)),
+                    State::Failed(failed) if Instant::now() < failed.until => {
+                        return Err(failed.fault.clone());
+                    }
+                    State::Opening(opening) => opening.clone(),
+                    _ => {
+                        let opening = self.opening();
+                        *state = State::Opening(opening.clone());
+                        opening
+                    }
                 }
-                State::Failed(fault, until) if Instant::now() < *until => return Err(fault.clone()),
-                State::Opening(opening) => opening.clone(),
-                _ => {
-                    let opening = self.opening();
-                    *state = State::Opening(opening.clone());
-                    opening
-                }
-            }
-        };
-        let result = opening.clone().await;
-        let mut state = self.state.lock();
-        if matches!(&*state, State::Opening(current) if current.ptr_eq(&opening)) {
-            *state = match &result {
-                Ok(line) => State::Open(Arc::clone(line)),
-                Err(fault) => State::Failed(fault.clone(), Instant::now() + self.dialer.pause),
             };
+            let result = opening.clone().await;
+            let mut state = self.state.lock();
+            if matches!(&*state, State::Opening(current) if current.ptr_eq(&opening)) {
+                *state = match &result {
+                    Ok(line) => State::Open(Arc::clone(line)),
+                    Err(failed) => State::Failed(failed.clone()),
+                };
+            }
+            match result {
+                // Everybody had left before it ended, so this is news of long ago.
+                Ok(line) if line.opened < asked && !self.is_good(&line) => {}
+                Err(failed) if failed.until < asked => {}
+                Ok(line) => return Ok(line),
+                Err(failed) => return Err(failed.fault),
+            }
         }
-        result
+    }
+
+    fn is_good(&self, line: &Line) -> bool {
+        !line.is_silent_for(self.dialer.silence) && !line.connection.is_closed()
     }
 
     /// One attempt that all callers share and any of them may leave.
     fn opening(&self) -> Opening {
         let (place, dialer) = (self.place.clone(), Arc::clone(&self.dialer));
         let known = Arc::clone(&self.known);
+        let (began, pause) = (Instant::now(), dialer.pause);
         let attempt = async move {
             let patience = dialer.template.connect_timeout;
             let outcome = timeout(patience, dialer.dial(&place)).await.unwrap_or_else(|_| {
@@ -282,9 +301,15 @@ impl Link {
                 checked: AtomicU64::new(0),
             }))
         };
+        let attempt = attempt
+            .map(move |done| done.map_err(|fault| Failed { fault, until: Instant::now() + pause }));
         // A task of its own: the attempt goes on when whoever began it has lost patience.
         let task = tokio::spawn(attempt);
-        let lost = |_| Err(Fault::Unreachable("the attempt to connect was lost".to_owned()));
+        // Lost with its runtime; on another one it may be tried at once.
+        let lost = move |_| {
+            let fault = Fault::Unreachable("the attempt to connect was lost".to_owned());
+            Err(Failed { fault, until: began })
+        };
         task.map(move |ended| ended.unwrap_or_else(lost)).boxed().shared()
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use futures_util::future::join_all;
-use session_store_core::{Error, Result};
+use session_store_core::{Error, Record, Result};
 use tokio::time::Instant;
 
 use crate::cluster::Cluster;
@@ -111,9 +111,8 @@ impl Routes {
             Self::One(link) => return unlink(link, keys, KEYS_AT_ONCE, wait, end).await.map(drop),
             Self::Cluster(cluster) => cluster,
         };
-        let mut outcome = Ok(());
         let mut rest: Vec<&[u8]> = Vec::new();
-        let groups = cluster.owners(keys, end).await?;
+        let (groups, mut outcome) = cluster.owners(keys, end).await?;
         let removals = groups.iter().map(|(link, keys)| unlink(link, keys, 1, wait, end));
         for (answer, (_, keys)) in join_all(removals).await.into_iter().zip(&groups) {
             match answer {
@@ -147,26 +146,11 @@ async fn unlink(
     end: Instant,
 ) -> std::result::Result<Vec<usize>, Fault> {
     let keys: Vec<&[u8]> = keys.iter().map(Vec::as_slice).collect();
-    let mut commands: Vec<_> =
-        keys.chunks(at_once).map(|some| Command::new("UNLINK", some)).collect();
-    let (replicas, millis) = wait.map_or_else(Default::default, |wait| {
-        (wait.replicas.to_string(), wait.timeout.as_millis().to_string())
-    });
-    let words = [replicas.as_bytes(), millis.as_bytes()];
-    if wait.is_some() {
-        commands.push(Command::new("WAIT", &words));
-    }
-    let mut answers = link.all(&commands, end).await?;
-    if let Some(wait) = wait {
-        match answers.pop().unwrap_or(Ok(Reply::Nil))? {
-            Reply::Number(count) if count >= i64::from(wait.replicas) => {}
-            other => {
-                let what =
-                    format!("{link}: of {} replicas, this many have it: {other:?}", wait.replicas);
-                return Err(Fault::Silent(what));
-            }
-        }
-    }
+    let removals: Vec<_> = keys.chunks(at_once).map(|some| Command::new("UNLINK", some)).collect();
+    let answers = match (wait, keys.last()) {
+        (Some(wait), Some(last)) => acknowledged(link, &removals, last, wait, end).await?,
+        _ => link.all(&removals, end).await?,
+    };
     let mut elsewhere = Vec::new();
     for (at, answer) in answers.into_iter().enumerate() {
         match answer {
@@ -176,4 +160,42 @@ async fn unlink(
         }
     }
     Ok(elsewhere)
+}
+
+/// The answers to `removals`, the last of which is that of `last`, when replicas have what they did.
+///
+/// A server waits for what **this connection** has written, and a removal that finds nothing writes
+/// nothing, although what somebody else removed may still be on its way to the replicas. So the last
+/// key gets a lease first: there is something to remove then, and nobody believes a lease.
+async fn acknowledged(
+    link: &Link,
+    removals: &[Command<'_>],
+    last: &[u8],
+    wait: &Wait,
+    end: Instant,
+) -> std::result::Result<Vec<std::result::Result<Reply, Fault>>, Fault> {
+    let mut lease = [Record::LEASE; 17];
+    let no_nonce = |_| Fault::Unreachable("no random numbers".to_owned());
+    getrandom::fill(&mut lease[1..]).map_err(no_nonce)?;
+    let mark: [&[u8]; 4] = [last, &lease, b"PX", b"1000"];
+    let (replicas, millis) = (wait.replicas.to_string(), wait.timeout.as_millis().to_string());
+    let words = [replicas.as_bytes(), millis.as_bytes()];
+    let mut commands = vec![Command::new("SET", &mark)];
+    commands.extend_from_slice(removals);
+    commands.push(Command::new("WAIT", &words));
+    let mut answers = link.all(&commands, end).await?;
+    let count = answers.pop().unwrap_or(Ok(Reply::Nil))?;
+    let is_marked = answers.remove(0).is_ok();
+    // A full server refuses the lease.
+    let has_written = matches!(answers.last(), Some(Ok(Reply::Number(gone))) if *gone > 0);
+    match count {
+        Reply::Number(count) if count >= i64::from(wait.replicas) && (is_marked || has_written) => {
+            Ok(answers)
+        }
+        other => {
+            let what =
+                format!("{link}: of {} replicas, this many have it: {other:?}", wait.replicas);
+            Err(Fault::Silent(what))
+        }
+    }
 }

@@ -324,3 +324,42 @@ async fn records_are_signed_and_copies_are_noticed() {
     }
     cache.remove(&[one, other]).await.unwrap();
 }
+
+/// A way to the server that at first leads nowhere.
+async fn detour() -> (String, std::sync::Arc<std::sync::atomic::AtomicBool>) {
+    let is_open = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let line = format!("redis://{}", listener.local_addr().unwrap());
+    let (gate, server) = (std::sync::Arc::clone(&is_open), single().replace("redis://", ""));
+    tokio::spawn(async move {
+        let mut mute = Vec::new();
+        while let Ok((mut stream, _)) = listener.accept().await {
+            if !gate.load(std::sync::atomic::Ordering::SeqCst) {
+                mute.push(stream);
+                continue;
+            }
+            let mut server = tokio::net::TcpStream::connect(&server).await.unwrap();
+            tokio::spawn(
+                async move { tokio::io::copy_bidirectional(&mut stream, &mut server).await },
+            );
+        }
+    });
+    (line, is_open)
+}
+
+#[tokio::test]
+async fn a_failure_that_nobody_waited_for_is_forgotten() {
+    for client in CLIENTS {
+        let (line, is_open) = detour().await;
+        let mut config = config(&line, client);
+        config.deadline = Duration::from_secs(1);
+        config.connect_timeout = Duration::from_millis(1500);
+        let cache = RedisCache::new(&config).unwrap();
+        let key = key("detour");
+        assert_eq!(cache.get(&key).await.unwrap_err().kind(), &ErrorKind::Unavailable);
+        // The attempt ends after the call did, and the pause after it too.
+        tokio::time::sleep(Duration::from_millis(1500)).await;
+        is_open.store(true, std::sync::atomic::Ordering::SeqCst);
+        assert_eq!(cache.get(&key).await.unwrap(), None);
+    }
+}

@@ -10,8 +10,8 @@ use session_store::{Authentication, Reason, Source, Token};
 
 use super::node::{Node, Outcome};
 
-/// How many ended sessions are still asked for.
-const REMEMBERED: usize = 40;
+/// For how long a session is still asked for when nobody may be let in by it any more.
+const REMEMBERED: Duration = Duration::from_secs(1);
 
 /// A session, and what is known of its end.
 #[derive(Debug)]
@@ -19,6 +19,8 @@ struct Entry {
     token: Token,
     /// Somebody has begun to end it.
     is_ending: AtomicBool,
+    /// That end was there when the call returned.
+    is_immediate: AtomicBool,
     /// From when on nobody may be let in.
     dead_from: OnceLock<Instant>,
 }
@@ -33,8 +35,13 @@ pub(super) struct Seen {
     pub(super) revocations: AtomicU64,
     pub(super) immediate: AtomicU64,
     accepted_dead: AtomicU64,
+    /// How often somebody asked for a session whose bound was over, and how often that bound had not
+    /// been zero.
+    asked_dead: AtomicU64,
+    asked_after_bound: AtomicU64,
     false_logouts: AtomicU64,
-    last_hit: Mutex<Option<Instant>>,
+    /// Tasks that ended too soon.
+    broken: AtomicU64,
     first_hit: Mutex<Option<Instant>>,
     last_trouble: Mutex<Option<Instant>>,
 }
@@ -51,13 +58,16 @@ impl fmt::Display for Seen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} lookups ({} hits, {} unavailable), {} logouts ({} immediate), {} failed writes",
+            "{} lookups ({} hits, {} unavailable), {} logouts ({} immediate), {} failed writes, {} \
+             lookups of dead sessions ({} after a bound)",
             of(&self.validations),
             of(&self.hits),
             of(&self.unavailable),
             of(&self.revocations),
             of(&self.immediate),
-            of(&self.write_errors)
+            of(&self.write_errors),
+            of(&self.asked_dead),
+            of(&self.asked_after_bound)
         )
     }
 }
@@ -71,7 +81,12 @@ impl Seen {
                 "{accepted} accepted after the bound, {logouts} false logouts; {self}"
             ));
         }
-        if of(&self.validations) < 100 || of(&self.revocations) < 3 {
+        if of(&self.broken) > 0 {
+            return Err(format!("a reader or the writer broke; {self}"));
+        }
+        let is_idle = of(&self.validations) < 100 || of(&self.revocations) < 3;
+        // Bounds that nobody lived to see have not been judged.
+        if is_idle || of(&self.asked_dead) < 100 {
             return Err(format!("hardly anything happened: {self}"));
         }
         Ok(())
@@ -132,8 +147,9 @@ impl Load {
     pub(super) async fn stop(mut self) -> Arc<Seen> {
         self.is_over.store(true, Ordering::Relaxed);
         for task in std::mem::take(&mut self.tasks) {
-            // A task that broke has been counted as nothing, and `judge` asks for numbers.
-            let _ = task.await;
+            if task.await.is_err() {
+                add(&self.seen.broken);
+            }
         }
         Arc::clone(&self.seen)
     }
@@ -180,6 +196,12 @@ async fn look(node: &Node, seen: &Seen, entry: &Entry) {
     let must_be_refused = entry.dead_from.get().is_some_and(|moment| began >= *moment);
     let answer = node.app.authenticate(&entry.token).await;
     add(&seen.validations);
+    if must_be_refused {
+        add(&seen.asked_dead);
+        if !entry.is_immediate.load(Ordering::SeqCst) {
+            add(&seen.asked_after_bound);
+        }
+    }
     match answer {
         Authentication::Live(live) => {
             if must_be_refused {
@@ -188,7 +210,6 @@ async fn look(node: &Node, seen: &Seen, entry: &Entry) {
             if live.source == Source::Secondary {
                 let now = Instant::now();
                 add(&seen.hits);
-                *seen.last_hit.lock() = Some(now);
                 seen.first_hit.lock().get_or_insert(now);
             }
         }
@@ -210,8 +231,8 @@ async fn write(node: Arc<Node>, shared: Shared) {
     while !shared.is_over() {
         match node.log_in().await {
             Ok(token) => {
-                let entry =
-                    Entry { token, is_ending: AtomicBool::new(false), dead_from: OnceLock::new() };
+                let (is_ending, is_immediate) = (AtomicBool::new(false), AtomicBool::new(false));
+                let entry = Entry { token, is_ending, is_immediate, dead_from: OnceLock::new() };
                 shared.entries.write().push(Arc::new(entry));
             }
             Err(_) => add(&shared.seen.write_errors),
@@ -226,10 +247,11 @@ async fn write(node: Arc<Node>, shared: Shared) {
         if let Some(entry) = oldest {
             end(&node, &shared.seen, &entry).await;
         }
-        let mut entries = shared.entries.write();
-        if entries.len() > REMEMBERED && entries[0].dead_from.get().is_some() {
-            entries.remove(0);
-        }
+        // Until its bound is over, what is asked of an ended session shows nothing.
+        let is_old = |entry: &Arc<Entry>| {
+            entry.dead_from.get().is_some_and(|moment| moment.elapsed() > REMEMBERED)
+        };
+        shared.entries.write().retain(|entry| !is_old(entry));
     }
 }
 
@@ -241,6 +263,7 @@ async fn end(node: &Node, seen: &Seen, entry: &Entry) {
             let bound = done.visibility.bound();
             if bound.is_zero() {
                 add(&seen.immediate);
+                entry.is_immediate.store(true, Ordering::SeqCst);
             }
             // The bound is counted from the return.
             let _ = entry.dead_from.set(Instant::now() + bound);
