@@ -136,7 +136,13 @@ impl DynamoStore {
             let job = Job::read(&item)?;
             match job.work {
                 Work::End => {
-                    if let Some(owner) = self.owner(&job.user).await? {
+                    let owner = self.owner(&job.user).await?;
+                    // In this order: a deletion that has come since has put its own in the place, and
+                    // needs the names.
+                    if self.job(&job.user).await?.as_ref() != Some(&job) {
+                        continue;
+                    }
+                    if let Some(owner) = owner {
                         self.end_behind(&owner).await?;
                     }
                     self.forget_job(&job).await?;

@@ -12,6 +12,7 @@ use session_store_core::{
 use super::error::corrupt;
 use super::key::Key;
 use super::row::{Item, Row, Stored, item, number, text};
+use super::step::Terms;
 
 /// How many barriers are remembered with the moment and reason. Only sessions that no clean-up has
 /// reached need them.
@@ -142,6 +143,12 @@ impl Owner {
             claims: user.claims.clone(),
             email: user.email.clone().filter(|_| with_email),
         })
+    }
+
+    /// Nobody has written the item since it was read. A deletion writes over logins that it has not
+    /// seen, so that the `rev` alone may come a second time; no barrier does.
+    pub(super) fn unchanged(&self) -> Terms {
+        Terms::unchanged(self.rev).and("#barrier = :barrier").with(":barrier", number(self.barrier))
     }
 
     /// Checks a login that verified the user's credentials in `verified`.

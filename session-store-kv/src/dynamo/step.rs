@@ -41,9 +41,14 @@ impl Terms {
         Self { change: Some(change.into()), ..Self::when(condition) }
     }
 
-    /// The session or user is still as it was read.
+    /// The session is still as it was read.
     pub(super) fn unchanged(rev: u64) -> Self {
         Self::when("#rev = :rev").with(":rev", super::row::number(rev))
+    }
+
+    pub(super) fn and(self, other: &str) -> Self {
+        let condition = self.condition.map_or(other.to_owned(), |own| format!("{own} AND {other}"));
+        Self { condition: Some(condition), ..self }
     }
 
     pub(super) fn with(mut self, name: &str, value: AttributeValue) -> Self {

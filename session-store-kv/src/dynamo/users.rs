@@ -29,7 +29,7 @@ impl DynamoStore {
             if old.as_ref().and_then(|old| old.deleted_until).is_some_and(|until| now < until) {
                 return Err(error(ErrorKind::UnknownUser));
             }
-            let terms = old.as_ref().map_or(Terms::when(NEW), |old| Terms::unchanged(old.rev));
+            let terms = old.as_ref().map_or(Terms::when(NEW), Owner::unchanged);
             let new = match old {
                 None => Owner::new(user, now),
                 Some(old) => {
@@ -84,7 +84,7 @@ impl DynamoStore {
                 return Ok(UserUpdate::Conflict { current: old.version });
             }
             let new = change.apply(&old);
-            let terms = Terms::unchanged(owner.rev);
+            let terms = owner.unchanged();
             owner.rev += 1;
             owner.epoch += u64::from(change.changes_credentials());
             owner.user = Some(new.clone());

@@ -1,15 +1,19 @@
 //! Many sessions of one user, and a crash in the middle.
 
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::{Either, select};
 use session_store_core::{
     CredentialEpoch, PrimaryStore, Reason, Revocation, RevokedSessions, Selection, Session, State,
-    User,
+    SweepBounds, Timestamp, User,
 };
+use session_store_kv::dynamo::DynamoStore;
+use tokio::sync::Semaphore;
 
-use crate::lab::{Lab, NOW, ada, bounds, id, later, new, session};
+use crate::lab::{Lab, NOW, ada, bounds, client, id, later, new, session};
+use crate::wire::{Mischief, Wire};
 
 /// Lets `work` go on until so many calls of `action` were sent, and drops it there.
 async fn crash<T: std::fmt::Debug>(
@@ -187,4 +191,45 @@ async fn a_sweep_writes_down_what_a_crashed_revoke_all_meant() {
     let again = Selection::Ids(vec![id(1)]);
     let done = PrimaryStore::revoke(&other, &again, Reason::Admin, NOW).await.unwrap();
     assert_eq!(done, RevokedSessions { revoked: vec![], earlier: vec![id(1)] });
+}
+
+#[tokio::test]
+async fn a_sweep_that_goes_on_with_a_revoke_all_leaves_the_names_to_a_deletion() {
+    let lab = Lab::new("leftnames").await;
+    lab.log_in(60).await;
+    let (user, all) = (ada(), Selection::AllOf(ada()));
+    let crashed = PrimaryStore::revoke(&lab.store, &all, Reason::LogoutEverywhere, NOW);
+    crash(&lab, ("TransactWriteItems", 2), crashed).await;
+    assert_eq!(lab.count("job").await, 1);
+    let wire = Wire::default();
+    let sweeper = DynamoStore::connect(client(&lab.server, &wire), &lab.config).await.unwrap();
+    wire.reset();
+    let gates = [Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0))];
+    wire.plan("GetItem", &Mischief::Wait(Arc::clone(&gates[0])), 1);
+    lab.wire.plan("Query", &Mischief::Wait(Arc::clone(&gates[1])), 1);
+    let sent = async |wire: &Wire, action: &str| {
+        while wire.calls(action).is_empty() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    let sweep = async {
+        // What was revoked stays for a while.
+        let bounds = SweepBounds { revoked_before: Timestamp::EPOCH, ..bounds(0, 0) };
+        PrimaryStore::sweep(&sweeper, &bounds, 10).await.unwrap();
+        gates[1].add_permits(1);
+    };
+    let deletion = async {
+        // The sweep has read what is to be done, and not yet whose it is.
+        sent(&wire, "GetItem").await;
+        PrimaryStore::delete_user(&lab.store, &user, later(600)).await.unwrap()
+    };
+    let order = async {
+        sent(&lab.wire, "Query").await;
+        gates[0].add_permits(1);
+    };
+    let ((), deleted, ()) = futures_util::future::join3(sweep, deletion, order).await;
+    assert_eq!(deleted.map(|done| done.sessions.len()), Some(60));
+    for kind in ["session", "entry", "deadline", "job"] {
+        assert_eq!(lab.count(kind).await, 0, "{kind}");
+    }
 }

@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use session_store_core::{
-    Email, ErrorKind, Json, NewSession, PrimaryStore, Reason, Selection, SessionChange,
-    SessionLimit, State, Touch, Touched, Update, User, UserId,
+    Email, ErrorKind, Json, NewSession, PrimaryStore, Reason, Role, Selection, SessionChange,
+    SessionLimit, State, Touch, Touched, Update, User, UserChange, UserId, UserUpdate,
 };
+use session_store_kv::dynamo::DynamoStore;
 use tokio::sync::Semaphore;
 
-use crate::lab::{Lab, NOW, ada, id, later, new, session};
-use crate::wire::Mischief;
+use crate::lab::{Lab, NOW, ada, client, id, later, new, session};
+use crate::wire::{Mischief, Wire};
 
 /// Reads, counts one up, and begins again until nobody was in the way.
 async fn count_up(store: &impl PrimaryStore) {
@@ -257,4 +258,44 @@ async fn logins_do_not_hold_up_a_revoke_all() {
         let state = found.map(|found| found.session.state(NOW));
         assert_eq!(state, is_in.then_some(State::Revoked(Reason::LogoutEverywhere)));
     }
+}
+
+#[tokio::test]
+async fn a_change_of_a_user_that_a_deletion_has_overtaken_brings_nobody_back() {
+    let lab = Lab::new("broughtback").await;
+    lab.log_in(1).await;
+    let (wire, node) = (Wire::default(), lab.node().await);
+    let slow = DynamoStore::connect(client(&lab.server, &wire), &lab.config).await.unwrap();
+    let gates = [Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0))];
+    lab.wire.plan("TransactWriteItems", &Mischief::Wait(Arc::clone(&gates[0])), 1);
+    wire.plan("TransactWriteItems", &Mischief::Wait(Arc::clone(&gates[1])), 1);
+    let user = ada();
+    let deletion = async {
+        let done = PrimaryStore::delete_user(&lab.store, &user, later(600)).await.unwrap();
+        gates[1].add_permits(1);
+        done
+    };
+    let held = async |wire: &Wire| {
+        while wire.calls("TransactWriteItems").is_empty() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    let change = async {
+        held(&lab.wire).await;
+        // The login moves the user on by as much as the deletion will.
+        PrimaryStore::insert(&node, &new(session(2)), NOW).await.unwrap();
+        let role = Some(Role::new("admin").unwrap());
+        let change = UserChange { role, ..UserChange::default() };
+        PrimaryStore::update_user(&slow, &user, 1, &change).await
+    };
+    let order = async {
+        held(&wire).await;
+        gates[0].add_permits(1);
+    };
+    let (deleted, changed, ()) = futures_util::future::join3(deletion, change, order).await;
+    assert_eq!(deleted.map(|done| done.sessions.len()), Some(2));
+    assert_eq!(changed.unwrap(), UserUpdate::Missing);
+    assert_eq!(PrimaryStore::find_user(&node, &user).await.unwrap(), None);
+    let late = PrimaryStore::insert(&node, &new(session(3)), NOW).await.unwrap_err();
+    assert_eq!(late.kind(), &ErrorKind::UnknownUser);
 }
