@@ -116,7 +116,7 @@ pub(super) async fn what_others_removed_is_waited_for(_: &World) -> Outcome<Stri
             let hasty = RedisCache::connect(&config).await.map_err(said)?;
             config.wait = Some(Wait { replicas: 1, timeout: Duration::from_millis(300) });
             let careful = RedisCache::connect(&config).await.map_err(said)?;
-            let ttl = Ttl::new(Duration::from_secs(60)).unwrap_or(Ttl::MIN);
+            let ttl = Ttl::new(Duration::from_mins(1)).unwrap_or(Ttl::MIN);
             let keys = ["one", "two"].map(|name| CacheKey::new(name).map_err(said));
             let keys = keys.into_iter().collect::<Outcome<Vec<_>>>()?;
             for key in &keys {
@@ -174,19 +174,19 @@ pub(super) async fn half_a_cluster(_: &World) -> Outcome<String> {
             calls.and_then(|rest| rest.split(',').next()).unwrap_or("0").parse().map_err(said)
         };
         let before = looks()?;
-        let (began, mut asked, mut served) = (Instant::now(), 0_u32, 0_u32);
+        let (began, mut questions, mut count) = (Instant::now(), 0_u32, 0_u32);
         while began.elapsed() < Duration::from_secs(1) {
             for key in &keys {
-                asked += 1;
-                served += u32::from(cache.get(key).await.is_ok());
+                questions += 1;
+                count += u32::from(cache.get(key).await.is_ok());
             }
         }
         // Five a second, and some that were due already.
         let most = 3 + began.elapsed().as_secs() * 5;
         let after = looks()? - before;
-        ensure(served > asked / 3, &format!("only {served} of {asked} were served"))?;
+        ensure(count > questions / 3, &format!("only {count} of {questions} were served"))?;
         ensure((1..=most).contains(&after), &format!("the map was looked at {after} times"))?;
-        figures.push(format!("{name}: {served} of {asked} served, {after} looks at the map"));
+        figures.push(format!("{name}: {count} of {questions} served, {after} looks at the map"));
     }
     Ok(figures.join("; "))
 }
