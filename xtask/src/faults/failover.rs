@@ -1,22 +1,28 @@
 //! Masters that die, and replicas that take over.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use session_store::redis::{RedisCache, RedisConfig, Wait};
-use session_store::{ErrorKind, Reason, SecondaryStore, Source, Visibility};
+use session_store::redis::{Address, RedisCache, RedisConfig, Servers, Wait};
+use session_store::{CacheKey, ErrorKind, Reason, SecondaryStore, Source, Ttl, Visibility};
 
 use super::load::Load;
 use super::node::{Node, Outcome, said};
 use super::private::{Private, signal};
 use super::{CLIENTS, World, ensure, seconds, until};
-use crate::servers::redis;
+use crate::servers::install::free_port;
+use crate::servers::{redis, valkey};
 
 /// A master, and a replica that has caught up.
 fn pair(server: &Private) -> Outcome<(redis::Node, redis::Node)> {
-    let master = server.redis(&[])?;
+    pair_of(server, &redis::program().map_err(said)?)
+}
+
+fn pair_of(server: &Private, program: &Path) -> Outcome<(redis::Node, redis::Node)> {
+    let master = server.launch(program, free_port().map_err(said)?, &[])?;
     let leader = format!("127.0.0.1 {}", master.port);
-    let replica = server.redis(&["--replicaof", &leader])?;
+    let replica = server.launch(program, free_port().map_err(said)?, &["--replicaof", &leader])?;
     // It acknowledges nothing before it has said for the first time how far it is.
     redis::said(master.port, &["set", "warm", "up"]).map_err(said)?;
     let end = Instant::now() + Duration::from_secs(10);
@@ -98,6 +104,93 @@ pub(super) async fn a_replica_is_promoted_behind_us(on: &World) -> Outcome<Strin
         ));
     }
     Ok(figures.join("; "))
+}
+
+/// A removal that finds nothing waits for the one of somebody else.
+pub(super) async fn what_others_removed_is_waited_for(_: &World) -> Outcome<String> {
+    for program in [redis::program().map_err(said)?, valkey::program().map_err(said)?] {
+        let server = Private::new()?;
+        let (master, replica) = pair_of(&server, &program)?;
+        for (client, _) in CLIENTS {
+            let mut config = RedisConfig::parse(&master.url()).map_err(said)?;
+            config.client = client;
+            let hasty = RedisCache::connect(&config).await.map_err(said)?;
+            config.wait = Some(Wait { replicas: 1, timeout: Duration::from_millis(300) });
+            let careful = RedisCache::connect(&config).await.map_err(said)?;
+            let ttl = Ttl::new(Duration::from_mins(1)).unwrap_or(Ttl::MIN);
+            let keys = ["one", "two"].map(|name| CacheKey::new(name).map_err(said));
+            let keys = keys.into_iter().collect::<Outcome<Vec<_>>>()?;
+            for key in &keys {
+                hasty.reserve(key, ttl).await.map_err(said)?;
+            }
+            careful.remove(&keys).await.map_err(said)?;
+            signal(replica.pid, "-STOP");
+            hasty.remove(&keys).await.map_err(said)?;
+            let late = careful.remove(&keys).await.err();
+            signal(replica.pid, "-CONT");
+            let late = late.ok_or("the replica had nothing, and the removal counted")?;
+            ensure(late.kind() == &ErrorKind::Timeout, "a short WAIT is of unknown outcome")?;
+            for key in &keys {
+                ensure(careful.get(key).await.map_err(said)?.is_none(), "something was left")?;
+            }
+        }
+    }
+    Ok("Redis and Valkey, both clients".to_owned())
+}
+
+/// Two masters, the second of which comes late and dies: half of the keys, no more and no less.
+pub(super) async fn half_a_cluster(_: &World) -> Outcome<String> {
+    let mut figures = Vec::new();
+    for (client, name) in CLIENTS {
+        let server = Private::new()?;
+        let settings = ["--cluster-enabled", "yes", "--cluster-require-full-coverage", "no"];
+        let [one, other] = [server.cluster_node(&settings)?, server.cluster_node(&settings)?];
+        let say = |port: u16, words: &str| {
+            redis::said(port, &words.split(' ').collect::<Vec<_>>()).map_err(said)
+        };
+        say(one.port, "cluster addslotsrange 0 8191")?;
+        let address = Address::parse(&one.url()).map_err(said)?;
+        let mut config = RedisConfig::new(Servers::Cluster(vec![address]));
+        config.client = client;
+        let cache = RedisCache::new(&config).map_err(said)?;
+        let early = cache.check().await.err().ok_or("half of the slots were enough")?;
+        ensure(early.kind() == &ErrorKind::Unavailable, "what is being made is no outage")?;
+        say(other.port, "cluster addslotsrange 8192 16383")?;
+        say(one.port, &format!("cluster meet 127.0.0.1 {}", other.port))?;
+        let whole = until(Duration::from_secs(10), "the other half is found", async || {
+            cache.check().await.is_ok()
+        });
+        whole.await?;
+        let keys = (0..400).map(|number| CacheKey::new(format!("k{number}")).map_err(said));
+        let keys = keys.collect::<Outcome<Vec<_>>>()?;
+        until(Duration::from_secs(10), "all keys are served", async || {
+            cache.remove(&keys).await.is_ok()
+        })
+        .await?;
+        signal(other.pid, "-KILL");
+        let before = looks(one.port)?;
+        let (began, mut calls, mut hits) = (Instant::now(), 0_u32, 0_u32);
+        while began.elapsed() < Duration::from_secs(1) {
+            for key in &keys {
+                calls += 1;
+                hits += u32::from(cache.get(key).await.is_ok());
+            }
+        }
+        // Five a second, and some that were due already.
+        let most = 3 + began.elapsed().as_secs() * 5;
+        let after = looks(one.port)? - before;
+        ensure(hits > calls / 3, &format!("only {hits} of {calls} were served"))?;
+        ensure((1..=most).contains(&after), &format!("the map was looked at {after} times"))?;
+        figures.push(format!("{name}: {hits} of {calls} served, {after} looks at the map"));
+    }
+    Ok(figures.join("; "))
+}
+
+/// How often a node was asked who owns what.
+fn looks(port: u16) -> Outcome<u64> {
+    let stats = redis::said(port, &["info", "commandstats"]).map_err(said)?;
+    let found = stats.lines().find_map(|line| line.strip_prefix("cmdstat_cluster|nodes:calls="));
+    found.and_then(|rest| rest.split(',').next()).unwrap_or("0").parse().map_err(said)
 }
 
 pub(super) async fn the_master_dies_under_sentinel(on: &World) -> Outcome<String> {

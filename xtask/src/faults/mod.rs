@@ -80,6 +80,10 @@ const CASES: &[(&str, &str, Run)] = &[
     ("K6-H01", "a_replica_is_promoted_behind_us", |on| {
         Box::pin(failover::a_replica_is_promoted_behind_us(on))
     }),
+    ("", "what_others_removed_is_waited_for", |on| {
+        Box::pin(failover::what_others_removed_is_waited_for(on))
+    }),
+    ("", "half_a_cluster", |on| Box::pin(failover::half_a_cluster(on))),
     ("S-49 S-51", "the_master_dies_under_sentinel", |on| {
         Box::pin(failover::the_master_dies_under_sentinel(on))
     }),

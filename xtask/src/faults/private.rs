@@ -1,6 +1,6 @@
 //! Servers of one case alone, which may be killed.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -44,8 +44,17 @@ impl Private {
 
     /// The same on a port that it had before.
     pub(super) fn redis_on(&self, port: u16, settings: &[&str]) -> Outcome<Node> {
-        let program = redis::program().map_err(said)?;
-        let node = redis::launch(&program, &self.folder, port, settings).map_err(said)?;
+        self.launch(&redis::program().map_err(said)?, port, settings)
+    }
+
+    /// One node of a Cluster, with slots yet to come.
+    pub(super) fn cluster_node(&self, settings: &[&str]) -> Outcome<Node> {
+        self.redis_on(redis::cluster_port().map_err(said)?, settings)
+    }
+
+    /// Any server of the family.
+    pub(super) fn launch(&self, program: &Path, port: u16, settings: &[&str]) -> Outcome<Node> {
+        let node = redis::launch(program, &self.folder, port, settings).map_err(said)?;
         self.keep(std::slice::from_ref(&node));
         Ok(node)
     }

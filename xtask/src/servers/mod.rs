@@ -8,7 +8,7 @@ mod pgbouncer;
 pub(crate) mod postgres;
 pub(crate) mod redis;
 pub(crate) mod state;
-mod valkey;
+pub(crate) mod valkey;
 
 use std::path::{Path, PathBuf};
 

