@@ -75,6 +75,7 @@ const CASES: &[(&str, &str, Run)] = &[
         Box::pin(cache::redis_restarted_from_a_file(on))
     }),
     ("S-45", "redis_full", |on| Box::pin(cache::redis_full(on))),
+    ("", "too_many_clients", |on| Box::pin(cache::too_many_clients(on))),
     ("S-49", "a_node_starts_without_redis", |on| Box::pin(cache::a_node_starts_without_redis(on))),
     ("S-51", "a_replica_is_refused", |on| Box::pin(failover::a_replica_is_refused(on))),
     ("K6-H01", "a_replica_is_promoted_behind_us", |on| {
