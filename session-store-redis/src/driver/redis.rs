@@ -147,7 +147,8 @@ impl Line {
             }
             _ => match error.code() {
                 Some(code) => Fault::answered(&spelled(code, error.detail())),
-                None => Fault::Unreachable(format!("{}: {}", self.target.node, error.category())),
+                // Whether it was sent is not said.
+                None => Fault::Lost(format!("{}: {}", self.target.node, error.category())),
             },
         }
     }
