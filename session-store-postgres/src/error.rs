@@ -83,7 +83,10 @@ pub(crate) fn is_closed(error: &Error) -> bool {
     let source = std::error::Error::source(error);
     match source.and_then(|source| source.downcast_ref::<sqlx::Error>()) {
         Some(sqlx::Error::Io(_)) => true,
-        Some(sqlx::Error::Database(told)) => told.code().is_some_and(|code| code == "57P01"),
+        // Told to by an administrator, by the crash of another process, or by how long it was idle.
+        Some(sqlx::Error::Database(told)) => {
+            matches!(told.code().as_deref(), Some("57P01" | "57P02" | "57P05"))
+        }
         _ => false,
     }
 }

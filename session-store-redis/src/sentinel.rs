@@ -48,9 +48,12 @@ impl Sentinels {
                 break;
             }
         }
-        let nobody = || Fault::Unreachable(format!("{self}: no sentinel answers"));
-        let best = votes.into_iter().max_by_key(|(_, count)| *count);
-        best.map(|(node, _)| node).ok_or_else(|| trouble.unwrap_or_else(nobody))
+        match votes.as_slice() {
+            [] => Err(trouble
+                .unwrap_or_else(|| Fault::Unreachable(format!("{self}: no sentinel answers")))),
+            votes => elected(votes)
+                .ok_or_else(|| Fault::Unreachable(format!("{self}: they name different masters"))),
+        }
     }
 
     async fn ask(&self, dialer: &Dialer, node: &Node, patience: Duration) -> Result<Node, Fault> {
@@ -82,6 +85,14 @@ impl Sentinels {
     }
 }
 
+/// The node with the most votes. As many for another one are no vote at all: one of the two has been
+/// deposed.
+fn elected(votes: &[(Node, usize)]) -> Option<Node> {
+    let (best, most) = votes.iter().max_by_key(|(_, count)| *count)?;
+    let is_tied = votes.iter().any(|(node, count)| node != best && count == most);
+    (!is_tied).then(|| best.clone())
+}
+
 fn read(reply: &Reply) -> Option<Node> {
     let Reply::List(parts) = reply else { return None };
     let [host, port] = parts.as_slice() else { return None };
@@ -91,5 +102,19 @@ fn read(reply: &Reply) -> Option<Node> {
 impl fmt::Display for Sentinels {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "master {:?} of {} sentinels", self.master, self.nodes.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn as_many_votes_for_another_elect_nobody() {
+        let node = |port| Node { host: "a".into(), port };
+        assert_eq!(elected(&[]), None);
+        assert_eq!(elected(&[(node(1), 1)]), Some(node(1)));
+        assert_eq!(elected(&[(node(1), 1), (node(2), 2)]), Some(node(2)));
+        assert_eq!(elected(&[(node(1), 1), (node(2), 1)]), None);
     }
 }

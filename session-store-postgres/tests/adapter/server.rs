@@ -207,6 +207,24 @@ async fn connections_that_the_server_closed_fail_nobody() {
 }
 
 #[tokio::test]
+async fn connections_that_were_idle_for_too_long_fail_nobody() {
+    let mut config = server().fresh("idle").await.unwrap();
+    config.url = format!("{}?options=-c%20idle_session_timeout%3D300", address());
+    let store = PostgresStore::connect(&config).await.unwrap();
+    for round in 0..2 {
+        let busy: Vec<_> = join_all((0..6).map(|_| store.pool().acquire())).await;
+        drop(busy);
+        tokio::time::sleep(Duration::from_millis(600)).await;
+        if round == 0 {
+            let none = store.find(&session(1, None).session.id).await.unwrap();
+            assert!(none.snapshot.is_none());
+        } else {
+            store.insert_user(&User::new(user("ada"), NOW), NOW).await.unwrap();
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_pool_that_is_used_up_is_unavailable_and_recovers() {
     let on = server();
     let mut config = on.fresh("full").await.unwrap();

@@ -26,11 +26,10 @@ impl Driver for RedisDriver {
             .set_response_timeout(None);
         let opened = client.get_multiplexed_async_connection_with_config(&config).await;
         let connection = opened.map_err(|error| at_open(target, &error))?;
-        Ok(Box::new(Line {
-            connection,
-            target: Arc::new(target.clone()),
-            closed: AtomicBool::new(false),
-        }))
+        let line =
+            Line { connection, target: Arc::new(target.clone()), closed: AtomicBool::new(false) };
+        line.log_in().await?;
+        Ok(Box::new(line))
     }
 }
 
@@ -40,14 +39,9 @@ fn client(target: &Target) -> Result<Client, RedisError> {
         None => ConnectionAddr::Tcp(host, port),
         Some(_) => ConnectionAddr::TcpTls { host, port, insecure: false, tls_params: None },
     };
-    let mut login =
-        RedisConnectionInfo::default().set_db(target.database.into()).set_skip_set_lib_name();
-    if let Some(credentials) = &target.credentials {
-        login = login.set_password(credentials.password.as_str());
-        if let Some(user) = &credentials.user {
-            login = login.set_username(user);
-        }
-    }
+    // The library takes every refusal of a login for a wrong password, and every one of a database
+    // for a missing one: `Line::log_in` does both.
+    let login = RedisConnectionInfo::default().set_skip_set_lib_name();
     let tcp = TcpSettings::default().set_nodelay(target.nodelay);
     #[cfg(any(target_os = "android", target_os = "fuchsia", target_os = "linux"))]
     let tcp = tcp.set_user_timeout(target.user_timeout);
@@ -107,6 +101,22 @@ impl Connection for Line {
 }
 
 impl Line {
+    /// Logs in and selects the database.
+    async fn log_in(&self) -> Result<(), Fault> {
+        if let Some(credentials) = &self.target.credentials {
+            let user = credentials.user.as_ref().map(String::as_bytes);
+            let words: Vec<_> = user.into_iter().chain([credentials.password.as_bytes()]).collect();
+            let answer = self.one(Command::new("AUTH", &words)).await;
+            answer.map_err(|fault| refused(&self.target, fault))?;
+        }
+        if self.target.database != 0 {
+            let database = self.target.database.to_string();
+            let answer = self.one(Command::new("SELECT", &[database.as_bytes()])).await;
+            answer.map_err(|fault| refused(&self.target, fault))?;
+        }
+        Ok(())
+    }
+
     fn read(&self, value: Value) -> Result<Reply, Fault> {
         Ok(match value {
             Value::Nil => Reply::Nil,
@@ -137,7 +147,8 @@ impl Line {
             }
             _ => match error.code() {
                 Some(code) => Fault::answered(&spelled(code, error.detail())),
-                None => Fault::Unreachable(format!("{}: {}", self.target.node, error.category())),
+                // Whether it was sent is not said.
+                None => Fault::Lost(format!("{}: {}", self.target.node, error.category())),
             },
         }
     }
@@ -155,22 +166,31 @@ fn packed(command: Command<'_>) -> Cmd {
     packed
 }
 
-/// An error of the attempt to connect. What a server says there may repeat a password.
+/// A login, or a database, that was not granted. What a server says there may repeat a password.
+fn refused(target: &Target, fault: Fault) -> Fault {
+    let (code, text) = match &fault {
+        Fault::Answered { code, text } => (code.as_str(), text.to_ascii_lowercase()),
+        Fault::Lost(_) => return sorted(target, "it closed the connection at login"),
+        _ => return fault,
+    };
+    let has = |word: &str| text.contains(word);
+    match code {
+        "NOAUTH" | "WRONGPASS" => Fault::Misconfigured(LOGIN.to_owned()),
+        "ERR" if has("auth") || has("password") => Fault::Misconfigured(LOGIN.to_owned()),
+        "ERR" if has("db index") || has("select") => super::no_database(target),
+        _ => Fault::answered(&format!("{code} at login")),
+    }
+}
+
+/// An error of the attempt to connect.
 fn at_open(target: &Target, error: &RedisError) -> Fault {
     match error.kind() {
-        ErrorKind::AuthenticationFailed => Fault::Misconfigured(LOGIN.to_owned()),
         ErrorKind::Parse => foreign(target),
-        ErrorKind::Io => sorted(target, &error.to_string()),
         ErrorKind::InvalidClientConfig => Fault::Misconfigured(format!(
             "{}: {}; rediss:// needs the feature `rustls`, and ca_pem is PEM",
             target.node,
             error.category()
         )),
-        _ => match error.code() {
-            Some("NOAUTH" | "WRONGPASS") => Fault::Misconfigured(LOGIN.to_owned()),
-            Some("ERR") if target.database != 0 => super::no_database(target),
-            Some(code) => Fault::answered(&format!("{code} at login")),
-            None => sorted(target, &error.to_string()),
-        },
+        _ => sorted(target, &error.to_string()),
     }
 }

@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use session_store::{PrimaryStore, Reason, SecondaryStore, Source, Visibility};
+use session_store::redis::{RedisCache, RedisConfig};
+use session_store::{ErrorKind, PrimaryStore, Reason, SecondaryStore, Source, Visibility};
 
 use super::load::Load;
 use super::node::{CACHE_TTL, Node, Outcome, said, two};
@@ -177,4 +178,37 @@ pub(super) async fn a_node_starts_without_redis(on: &World) -> Outcome<String> {
         figures.push(format!("{name}: a lookup {each:.0?}, without a cache {bare:.0?}"));
     }
     Ok(figures.join("; "))
+}
+
+/// A server that has too many clients is an outage, and says nothing of passwords and databases.
+pub(super) async fn too_many_clients(_: &World) -> Outcome<String> {
+    for (client, name) in CLIENTS {
+        let server = Private::new()?;
+        let redis = server.redis(&["--maxclients", "8", "--requirepass", "hunter2"])?;
+        for end in ["", "/3"] {
+            let line = redis.url().replace("redis://", "redis://:hunter2@") + end;
+            let mut config = RedisConfig::parse(&line).map_err(said)?;
+            config.client = client;
+            let mut caches = Vec::new();
+            let refused = loop {
+                match RedisCache::connect(&config).await {
+                    Ok(cache) => caches.push(cache),
+                    Err(refused) => break refused,
+                }
+                ensure(caches.len() <= 8, "there is no limit")?;
+            };
+            let source = std::error::Error::source(&refused);
+            let is_outage = refused.kind() == &ErrorKind::Unavailable;
+            ensure(is_outage, &format!("{name}{end}: {refused} {source:?}"))?;
+        }
+        let line = redis.url() + "/3";
+        let mut config = RedisConfig::parse(&line).map_err(said)?;
+        config.client = client;
+        until(Duration::from_secs(5), "a missing password is named", async || {
+            let refused = RedisCache::connect(&config).await.err();
+            refused.is_some_and(|error| error.to_string().contains("password"))
+        })
+        .await?;
+    }
+    Ok("both clients".to_owned())
 }

@@ -76,6 +76,7 @@ const CASES: &[(&str, &str, Run)] = &[
     }),
     ("S-45", "redis_full", |on| Box::pin(cache::redis_full(on))),
     ("S-44 S-45", "redis_evicts", |on| Box::pin(cache::redis_evicts(on))),
+    ("", "too_many_clients", |on| Box::pin(cache::too_many_clients(on))),
     ("S-49", "a_node_starts_without_redis", |on| Box::pin(cache::a_node_starts_without_redis(on))),
     ("S-51", "a_replica_is_refused", |on| Box::pin(failover::a_replica_is_refused(on))),
     ("K6-H01", "a_replica_is_promoted_behind_us", |on| {
