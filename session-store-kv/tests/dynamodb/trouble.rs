@@ -3,6 +3,7 @@
 use std::fmt::Write;
 use std::time::{Duration, Instant};
 
+use aws_sdk_dynamodb::types::AttributeValue;
 use session_store_core::{
     CacheKey, Error, ErrorKind, Inserted, PrimaryStore, Reason, Record, Reservation,
     RevokedSessions, SecondaryStore, Selection, SessionChange, SwapTtl, Touch, Touched, Ttl,
@@ -259,4 +260,24 @@ async fn an_entry_of_a_clock_that_was_ahead_is_neither_served_nor_replaced() {
     assert!(!cache.swap(&keys[1], &leases[1], None, keep).await.unwrap());
     let again = cache.reserve(&keys[2], lease()).await.unwrap();
     assert!(matches!(again, Reservation::Granted(other) if other != leases[2]));
+}
+
+#[tokio::test]
+async fn an_entry_of_another_version_is_a_miss_and_not_in_the_way() {
+    let (cache, wire, _clock) = cache("otherformat").await;
+    let key = CacheKey::new("key").unwrap();
+    let Reservation::Granted(old) = cache.reserve(&key, lease()).await.unwrap() else {
+        panic!("not granted");
+    };
+    let mut item = cache.client().get_item();
+    let table = wire.calls("PutItem")[0].body["TableName"].as_str().unwrap().to_owned();
+    let text = |text: &str| AttributeValue::S(text.to_owned());
+    item = item.table_name(&table).key("pk", text("C#key")).key("sk", text("0"));
+    let mut item = item.consistent_read(true).send().await.unwrap().item.unwrap();
+    item.insert("v".to_owned(), AttributeValue::N("2".to_owned()));
+    let put = cache.client().put_item().table_name(&table);
+    put.set_item(Some(item)).send().await.unwrap();
+    assert_eq!(cache.get(&key).await.unwrap(), None);
+    let new = cache.reserve(&key, lease()).await.unwrap();
+    assert!(matches!(new, Reservation::Granted(new) if new != old));
 }
