@@ -10,6 +10,8 @@ use session_store_core::{
     Update,
 };
 
+use session_store_kv::dynamo::CallConfig;
+
 use crate::lab::{Lab, NOW, ada, cache, guest, id, later, new, refused, session};
 use crate::wire::Mischief;
 
@@ -118,6 +120,21 @@ async fn throttling_after_a_lost_reply_does_not_make_a_second_transaction() {
     let tokens: std::collections::BTreeSet<_> =
         sent.iter().map(|call| call.body["ClientRequestToken"].to_string()).collect();
     assert_eq!((sent.len(), tokens.len()), (14, 2));
+}
+
+#[tokio::test]
+async fn throttling_after_a_lost_reply_is_not_told_as_nothing_done() {
+    let patience = |calls: &mut CallConfig| calls.patience = Duration::from_millis(200);
+    let lab = Lab::with("masked", patience).await;
+    lab.wire.plan("TransactWriteItems", &Mischief::LoseReply, 1);
+    lab.wire.plan("TransactWriteItems", &THROTTLED, 10_000);
+    let kind = refused(PrimaryStore::insert(&lab.store, &new(guest(1)), NOW).await);
+    assert_eq!(kind, ErrorKind::Timeout);
+    assert!(PrimaryStore::find(&lab.store, &id(1)).await.unwrap().snapshot.is_some());
+    // Without a lost reply it is known.
+    let kind = refused(PrimaryStore::insert(&lab.store, &new(guest(2)), NOW).await);
+    assert_eq!(kind, ErrorKind::Unavailable);
+    assert_eq!(PrimaryStore::find(&lab.store, &id(2)).await.unwrap().snapshot, None);
 }
 
 #[tokio::test]
