@@ -11,7 +11,9 @@ use aws_sdk_dynamodb::config::timeout::TimeoutConfig;
 use aws_sdk_dynamodb::config::{Builder, Config};
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
-use aws_sdk_dynamodb::types::{DeleteRequest, KeysAndAttributes, TransactWriteItem, WriteRequest};
+use aws_sdk_dynamodb::types::{
+    CancellationReason, DeleteRequest, KeysAndAttributes, TransactWriteItem, WriteRequest,
+};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use session_store_core::{Error, ErrorKind, Result};
 use tokio::time::Instant;
@@ -197,11 +199,7 @@ impl Calls {
             else {
                 return Err(classify(Effect::Writes, &failed));
             };
-            let reasons = cancelled.cancellation_reasons().iter();
-            let reasons: Vec<_> = reasons
-                .map(|reason| (reason.code().unwrap_or_default(), reason.message()))
-                .collect();
-            judge(&reasons)
+            judge(&told(cancelled.cancellation_reasons()))
         })
         .await
     }
@@ -255,6 +253,19 @@ fn token() -> Result<String> {
 /// For calls that must reach the server at most once.
 pub(super) fn once() -> Builder {
     Config::builder().retry_config(RetryConfig::disabled())
+}
+
+fn told(reasons: &[CancellationReason]) -> Vec<(&str, Option<&str>)> {
+    let reasons = reasons.iter();
+    reasons.map(|reason| (reason.code().unwrap_or_default(), reason.message())).collect()
+}
+
+/// Why a transaction that has no conditions was cancelled.
+pub(super) fn why_cancelled(reasons: &[CancellationReason]) -> Fault {
+    match judge(&told(reasons)) {
+        Err(fault) => fault,
+        Ok(_) => Fault::Failed(error(ErrorKind::Unavailable)),
+    }
 }
 
 /// What the reasons of a cancelled transaction come to.
