@@ -16,7 +16,7 @@ use super::call::{Calls, once};
 use super::config::DynamoCacheConfig;
 use super::error::{Effect, Fault, classify};
 use super::key::Key;
-use super::row::{Item, Row, bytes, garbage, item, number};
+use super::row::{FORMAT, Item, Row, bytes, garbage, item, number};
 use super::step::Terms;
 
 /// The name that errors and reports use.
@@ -99,8 +99,10 @@ impl DynamoCache {
         item.insert("end".to_owned(), number(end.as_millis()));
         item.insert("written".to_owned(), number(now.as_millis()));
         item.insert("ttl".to_owned(), garbage(end, self.garbage_after));
-        let condition = "attribute_not_exists(#pk) OR #end <= :now OR #written > :latest";
-        let terms = self.terms(Terms::when(condition), now);
+        // An entry of another format is a miss to whoever asks, so that it must not be in the way.
+        let condition =
+            "attribute_not_exists(#pk) OR #v <> :v OR #end <= :now OR #written > :latest";
+        let terms = self.terms(Terms::when(condition), now).with(":v", number(FORMAT));
         let put = self.calls.client.put_item().table_name(&*self.calls.table);
         let put = put
             .set_item(Some(item))

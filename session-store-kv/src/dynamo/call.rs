@@ -11,7 +11,9 @@ use aws_sdk_dynamodb::config::timeout::TimeoutConfig;
 use aws_sdk_dynamodb::config::{Builder, Config};
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
-use aws_sdk_dynamodb::types::{DeleteRequest, KeysAndAttributes, TransactWriteItem, WriteRequest};
+use aws_sdk_dynamodb::types::{
+    CancellationReason, DeleteRequest, KeysAndAttributes, TransactWriteItem, WriteRequest,
+};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use session_store_core::{Error, ErrorKind, Result};
 use tokio::time::Instant;
@@ -92,8 +94,7 @@ impl Calls {
 
     /// The same, when the caller reads the refusal itself.
     pub(super) async fn in_time<T>(&self, call: impl Future<Output = T>) -> Result<T, Fault> {
-        let answer = tokio::time::timeout(self.config.timeout, Box::pin(call)).await;
-        answer.map_err(|_| Fault::Failed(error(ErrorKind::Timeout)))
+        within(self.config.timeout, call).await
     }
 
     pub(super) fn pauses(&self) -> Pauses {
@@ -112,6 +113,32 @@ impl Calls {
                 Err(Fault::Busy(busy)) => pauses.pause_for(busy).await?,
                 Err(Fault::Failed(failed)) => return Err(failed),
             }
+        }
+    }
+
+    /// The same for a write that may be repeated, also after an answer that was lost: from then on
+    /// nobody knows that nothing was done, whatever becomes of the repetitions.
+    async fn surely<T, F>(&self, mut call: impl FnMut() -> F) -> Result<T>
+    where
+        F: Future<Output = Result<T, Fault>>,
+    {
+        let mut pauses = self.pauses();
+        let mut lost = 0;
+        loop {
+            let waited = match call().await {
+                Ok(answer) => return Ok(answer),
+                Err(Fault::Busy(busy)) => pauses.pause_for(busy).await,
+                Err(Fault::Failed(failed)) if *failed.kind() == ErrorKind::Timeout => {
+                    lost += 1;
+                    if lost < self.config.attempts {
+                        pauses.pause_for(failed).await
+                    } else {
+                        Err(failed)
+                    }
+                }
+                Err(Fault::Failed(failed)) => Err(failed),
+            };
+            waited.map_err(|failed| if lost > 0 { uncertain(failed) } else { failed })?;
         }
     }
 
@@ -160,21 +187,19 @@ impl Calls {
     /// a second transaction, whatever came in between.
     pub(super) async fn transact(&self, steps: &[TransactWriteItem]) -> Result<Outcome> {
         let token = token()?;
-        self.patiently(|| async {
+        // Not repeated by the SDK, which forgets that an answer was lost when the next is a refusal.
+        self.surely(|| async {
             let call = self.client.transact_write_items().client_request_token(&token);
             let call = call.set_transact_items(Some(steps.to_vec()));
-            let call = call.customize().config_override(self.repeatable()).send();
-            let Err(failed) = self.in_time(call).await? else { return Ok(Outcome::Done) };
+            let call = call.customize().config_override(once()).send();
+            let part = self.config.timeout / self.config.attempts;
+            let Err(failed) = within(part, call).await? else { return Ok(Outcome::Done) };
             let Some(TransactWriteItemsError::TransactionCanceledException(cancelled)) =
                 failed.as_service_error()
             else {
                 return Err(classify(Effect::Writes, &failed));
             };
-            let reasons = cancelled.cancellation_reasons().iter();
-            let reasons: Vec<_> = reasons
-                .map(|reason| (reason.code().unwrap_or_default(), reason.message()))
-                .collect();
-            judge(&reasons)
+            judge(&told(cancelled.cancellation_reasons()))
         })
         .await
     }
@@ -213,6 +238,11 @@ impl Calls {
     }
 }
 
+async fn within<T>(time: Duration, call: impl Future<Output = T>) -> Result<T, Fault> {
+    let answer = tokio::time::timeout(time, Box::pin(call)).await;
+    answer.map_err(|_| Fault::Failed(error(ErrorKind::Timeout)))
+}
+
 /// 32 random digits.
 fn token() -> Result<String> {
     let mut bytes = [0; 16];
@@ -223,6 +253,19 @@ fn token() -> Result<String> {
 /// For calls that must reach the server at most once.
 pub(super) fn once() -> Builder {
     Config::builder().retry_config(RetryConfig::disabled())
+}
+
+fn told(reasons: &[CancellationReason]) -> Vec<(&str, Option<&str>)> {
+    let reasons = reasons.iter();
+    reasons.map(|reason| (reason.code().unwrap_or_default(), reason.message())).collect()
+}
+
+/// Why a transaction that has no conditions was cancelled.
+pub(super) fn why_cancelled(reasons: &[CancellationReason]) -> Fault {
+    match judge(&told(reasons)) {
+        Err(fault) => fault,
+        Ok(_) => Fault::Failed(error(ErrorKind::Unavailable)),
+    }
 }
 
 /// What the reasons of a cancelled transaction come to.

@@ -70,7 +70,7 @@ pub struct CallConfig {
     /// How long one call may take, its repetitions by the SDK included, before `Timeout`.
     /// Default: 3 s.
     pub timeout: Duration,
-    /// How often the SDK tries a call that can be repeated without harm: reads, removals, and
+    /// How often a call is tried that can be repeated without harm: reads, removals, and
     /// transactions, which carry a token. Default: 3.
     pub attempts: u32,
     /// How long an operation goes on against throttling, conflicts and unprocessed items, with

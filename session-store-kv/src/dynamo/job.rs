@@ -132,30 +132,43 @@ impl DynamoStore {
     /// Finishes what others began. Names of deleted sessions stay until their quarantine is over, since
     /// the deletion may be repeated by whoever saw it fail.
     pub(super) async fn finish_jobs(&self, now: Timestamp) -> Result<()> {
+        let mut failed = None;
         for item in self.calls.query_all(Query::all(JOBS)).await? {
-            let job = Job::read(&item)?;
-            match job.work {
-                Work::End => {
-                    let owner = self.owner(&job.user).await?;
-                    // In this order: a deletion that has come since has put its own in the place, and
-                    // needs the names.
-                    if self.job(&job.user).await?.as_ref() != Some(&job) {
-                        continue;
-                    }
-                    if let Some(owner) = owner {
-                        self.end_behind(&owner).await?;
-                    }
-                    self.forget_job(&job).await?;
-                }
-                Work::Remove { until } if now < until => {
-                    let entries = self.entries_behind(&job).await?;
-                    self.remove(&job.user, &entries).await?;
-                }
-                Work::Remove { .. } => _ = self.remove_and_name(&job).await?,
-                Work::Forget => self.forget_names(&job).await?,
+            let done = match Job::read(&item) {
+                Ok(job) => self.finish_job(&job, now).await,
+                Err(unreadable) => Err(unreadable),
+            };
+            match done {
+                Ok(()) => {}
+                // Nothing else will go better now.
+                Err(error) if error.is_retryable() => return Err(error),
+                Err(error) => failed = Some(error),
             }
         }
-        Ok(())
+        failed.map_or(Ok(()), Err)
+    }
+
+    async fn finish_job(&self, job: &Job, now: Timestamp) -> Result<()> {
+        match job.work {
+            Work::End => {
+                let owner = self.owner(&job.user).await?;
+                // In this order: a deletion that has come since has put its own in the place, and
+                // needs the names.
+                if self.job(&job.user).await?.as_ref() != Some(job) {
+                    return Ok(());
+                }
+                if let Some(owner) = owner {
+                    self.end_behind(&owner).await?;
+                }
+                self.forget_job(job).await
+            }
+            Work::Remove { until } if now < until => {
+                let entries = self.entries_behind(job).await?;
+                self.remove(&job.user, &entries).await
+            }
+            Work::Remove { .. } => self.remove_and_name(job).await.map(drop),
+            Work::Forget => self.forget_names(job).await,
+        }
     }
 
     pub(super) async fn forget_job(&self, job: &Job) -> Result<()> {

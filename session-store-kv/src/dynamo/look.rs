@@ -1,7 +1,9 @@
 //! Reading sessions together with the user who decides whether they still count.
 //!
 //! A user is read before the sessions, or the sessions are read once more before a "no": one that is
-//! spared by a revoke-all gets its new stamp in the same transaction as the user the new barrier.
+//! spared by a revoke-all gets its new stamp in the same transaction as the user the new barrier. While
+//! a transaction is under way DynamoDB may show the new state of one item and the old of another, so that
+//! a lookup reads both in a transaction then.
 
 use std::collections::HashMap;
 
@@ -69,11 +71,25 @@ impl DynamoStore {
             let judged = Judged { stored, is_unwritten: false };
             return Ok(Some(Seen { judged, owner: None }));
         };
-        let Some(owner) = self.owner(user).await? else { return Ok(None) };
-        let mut judged = owner.judge(stored);
-        if judged.as_ref().is_some_and(|judged| judged.is_unwritten) {
-            judged = self.stored(id, depth).await?.and_then(|stored| owner.judge(stored));
+        let user = user.clone();
+        let Some(owner) = self.owner(&user).await? else { return Ok(None) };
+        match owner.judge(stored) {
+            Some(judged) if judged.is_unwritten => self.look_again(id, &user, depth).await,
+            judged => Ok(judged.map(|judged| Seen { judged, owner: Some(owner) })),
         }
+    }
+
+    /// The session and the user in one state.
+    async fn look_again(
+        &self,
+        id: &SessionId,
+        user: &UserId,
+        depth: Depth,
+    ) -> Result<Option<Seen>> {
+        let [stored, owner] = self.calls.get_both([Key::session(id), Key::user(user)]).await?;
+        let (Some(stored), Some(owner)) = (stored, owner) else { return Ok(None) };
+        let owner = Owner::read(&owner)?;
+        let judged = owner.judge(Stored::read(&stored, depth)?);
         Ok(judged.map(|judged| Seen { judged, owner: Some(owner) }))
     }
 

@@ -49,7 +49,8 @@
 //!   sessions, also on the condition that nobody else has logged in, and with the ends of those that
 //!   make room.
 //! - A **lookup** is two consistent reads: the session, then its user. The session counts if its stamp
-//!   is not behind the user's barrier; before a "no" for that reason it is read once more.
+//!   is not behind the user's barrier; before a "no" for that reason both are read once more, in one
+//!   transaction.
 //! - A **revoke-all** raises the barrier, which is one transaction whatever the number of sessions. They
 //!   are all ended by that; then it is written down at each of them, 25 to a transaction. "All but this"
 //!   gives the spared session the new stamp in the same transaction.
@@ -64,8 +65,9 @@
 //! growing, spread pauses until [`CallConfig::patience`] is over, and is then `Unavailable`. No batch is
 //! larger than 100 reads or 25 removals, and no transaction larger than 100 items or 4 MB. One session
 //! takes up to 400 KB, `data` up to 256 KB. Limits of one partition hold for one user, for the list of
-//! all users (registrations) and for an eighth of the queues (logins and logouts): about 1000 writes a
-//! second each.
+//! all users (registrations), for the jobs (revoke-alls and deletions, two writes each) and for an eighth
+//! of the queues (logins and logouts): about 500 writes a second each, since those of transactions count
+//! twice.
 //!
 //! # Limits
 //!

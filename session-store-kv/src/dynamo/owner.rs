@@ -9,14 +9,16 @@ use session_store_core::{
     Result, Revocation, Role, Session, Timestamp, User, UserId,
 };
 
-use super::error::corrupt;
+use super::error::{MAX_ITEM_BYTES, corrupt};
 use super::key::Key;
-use super::row::{Item, Row, Stored, item, number, text};
+use super::row::{Item, Row, Stored, item, number, size, text};
 use super::step::Terms;
 
 /// How many barriers are remembered with the moment and reason. Only sessions that no clean-up has
 /// reached need them.
 const MARKS: usize = 32;
+/// More than they take, and the moments of the last login and of the quarantine.
+const MARKS_BYTES: usize = 4096;
 
 /// What is stored about a user who is there, or was.
 #[derive(Clone, Debug)]
@@ -121,6 +123,17 @@ impl Owner {
             put("last_login_at", number(at.as_millis()));
         }
         item
+    }
+
+    /// The item, for a user who is new or has changed; `TooLarge` when DynamoDB would not take it with
+    /// all the barriers that may follow, or nobody could end the user's sessions any more.
+    pub(super) fn checked_item(&self) -> Result<Item> {
+        let limit = MAX_ITEM_BYTES - MARKS_BYTES;
+        let bare = Self { marks: Vec::new(), ..self.clone() };
+        if size(&bare.item()) > limit {
+            return Err(super::error::error(ErrorKind::TooLarge { what: "user", limit }));
+        }
+        Ok(self.item())
     }
 
     /// The marks as the item has them.

@@ -4,9 +4,11 @@ use aws_sdk_dynamodb::config::Builder;
 use aws_sdk_dynamodb::config::http::HttpResponse;
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_dynamodb::operation::get_item::GetItemOutput;
+use aws_sdk_dynamodb::operation::transact_get_items::TransactGetItemsError;
+use aws_sdk_dynamodb::types::{Get, TransactGetItem};
 use session_store_core::Result;
 
-use super::call::{Calls, once};
+use super::call::{Calls, once, unbuilt, why_cancelled};
 use super::error::{Effect, Fault, classify};
 use super::key::Key;
 use super::row::Item;
@@ -21,6 +23,37 @@ impl Calls {
     /// The same, without waiting for a server that has too much to do.
     pub(super) async fn get_now(&self, key: &Key) -> Result<Option<Item>> {
         Ok(self.fetch(key).await.map_err(Fault::into_error)?.item)
+    }
+
+    /// Two items as they are together: neither is of before a transaction and the other of after it.
+    pub(super) async fn get_both(&self, keys: [Key; 2]) -> Result<[Option<Item>; 2]> {
+        let gets = keys.map(|key| {
+            Get::builder().table_name(&*self.table).set_key(Some(key.into_item())).build()
+        });
+        let gets: Result<Vec<_>, _> = gets.into_iter().collect();
+        let gets: Vec<_> = gets.map_err(unbuilt)?;
+        let answer = self
+            .patiently(|| async {
+                let items = gets.iter().cloned();
+                let items = items.map(|get| TransactGetItem::builder().get(get).build());
+                let call = self.client.transact_get_items();
+                let call = call.set_transact_items(Some(items.collect()));
+                let call = call.customize().config_override(self.repeatable()).send();
+                let failed = match self.in_time(call).await? {
+                    Ok(answer) => return Ok(answer),
+                    Err(failed) => failed,
+                };
+                match failed.as_service_error() {
+                    Some(TransactGetItemsError::TransactionCanceledException(cancelled)) => {
+                        Err(why_cancelled(cancelled.cancellation_reasons()))
+                    }
+                    _ => Err(classify(Effect::Reads, &failed)),
+                }
+            })
+            .await?;
+        let mut found = answer.responses.unwrap_or_default().into_iter().map(|one| one.item);
+        let mut next = || found.next().flatten().filter(|item| !item.is_empty());
+        Ok([next(), next()])
     }
 
     async fn fetch(&self, key: &Key) -> Result<GetItemOutput, Fault> {

@@ -5,6 +5,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use aws_sdk_dynamodb::types::AttributeValue;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use session_store_core::{Result, SessionId, SweepBounds, Swept, Timestamp, UserId};
 
@@ -19,12 +20,19 @@ use super::store::DynamoStore;
 /// How many places are looked at together.
 const WINDOW: std::ops::RangeInclusive<usize> = 25..=1000;
 
+/// Where a user's partition names a session.
+#[derive(Clone, Debug)]
+struct Named {
+    user: UserId,
+    key: Key,
+}
+
 /// A place in a queue.
 #[derive(Clone, Debug)]
 struct Place {
     key: Key,
     id: SessionId,
-    entry: Option<Key>,
+    entry: Option<Named>,
 }
 
 impl Place {
@@ -35,7 +43,8 @@ impl Place {
             None => None,
             Some(user) => {
                 let user = UserId::new(user).map_err(|_| corrupt())?;
-                Some(Key::entry(&user, row.time("created_at")?, &id))
+                let key = Key::entry(&user, row.time("created_at")?, &id);
+                Some(Named { user, key })
             }
         };
         let key = Key { pk: row.text("pk")?.to_owned(), sk: row.text("sk")?.to_owned() };
@@ -54,8 +63,10 @@ struct Sorted {
     dead: Vec<(Timestamp, Stored)>,
     /// Places to move or to take away.
     tidy: Vec<Group>,
-    /// Places and entries of sessions that are gone.
+    /// Places of sessions that are gone.
     stale: Vec<Key>,
+    /// And their entries.
+    named: Vec<Named>,
 }
 
 impl DynamoStore {
@@ -65,7 +76,8 @@ impl DynamoStore {
     }
 
     async fn sweep_through(&self, bounds: &SweepBounds, limit: u32) -> Result<Swept> {
-        self.finish_jobs(bounds.expired_before).await?;
+        // One that can't be finished must not keep the dead from being removed.
+        let jobs = self.finish_jobs(bounds.expired_before).await;
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
         let mut removed = 0;
         let mut from = String::new();
@@ -78,6 +90,7 @@ impl DynamoStore {
                 from = format!("{}!", last.moment());
             }
             let mut sorted = self.sort_out(places, bounds).await?;
+            sorted.stale.extend(self.forgettable(sorted.named).await?);
             self.calls.delete_all(sorted.stale).await?;
             self.calls.transact_groups(&sorted.tidy).await?;
             let more = sorted.dead.len() > room;
@@ -88,6 +101,9 @@ impl DynamoStore {
             let done = self.calls.transact_groups(&groups).await?;
             removed += done.into_iter().filter(|done| *done).count();
             if more || is_last {
+                if !more {
+                    jobs?;
+                }
                 return Ok(Swept { removed: removed as u64, more });
             }
         }
@@ -127,14 +143,16 @@ impl DynamoStore {
 
     async fn sort_out(&self, places: Vec<Place>, bounds: &SweepBounds) -> Result<Sorted> {
         let ids: Vec<_> = places.iter().map(|place| place.id).collect();
-        let stored = self.stored_all(&ids, Depth::Head).await?;
+        let (stored, unreadable) = self.readable(&ids).await?;
         let mut sorted = Sorted::default();
         let mut dead: HashMap<SessionId, Timestamp> = HashMap::new();
         let mut seen = HashSet::new();
         for place in places {
             let Some(stored) = stored.get(&place.id) else {
-                sorted.stale.push(place.key);
-                sorted.stale.extend(place.entry);
+                if !unreadable.contains(&Key::session(&place.id).pk) {
+                    sorted.stale.push(place.key);
+                    sorted.named.extend(place.entry);
+                }
                 continue;
             };
             if let Some(died) = died(stored, bounds) {
@@ -153,6 +171,40 @@ impl DynamoStore {
         let dead = dead.into_iter().filter_map(|(id, died)| Some((died, stored.get(&id)?.clone())));
         sorted.dead.extend(dead);
         Ok(sorted)
+    }
+
+    /// The sessions that are there, and the partitions of those that can't be read: one of them must
+    /// not keep all others from being swept.
+    async fn readable(
+        &self,
+        ids: &[SessionId],
+    ) -> Result<(HashMap<SessionId, Stored>, HashSet<String>)> {
+        let items = self.calls.get_all(ids.iter().map(Key::session).collect()).await?;
+        let (mut stored, mut unreadable) = (HashMap::new(), HashSet::new());
+        for item in &items {
+            if let Ok(read) = Stored::read(item, Depth::Head) {
+                stored.insert(*read.id(), read);
+            } else if let Some(AttributeValue::S(pk)) = item.get("pk") {
+                unreadable.insert(pk.clone());
+            }
+        }
+        Ok((stored, unreadable))
+    }
+
+    /// The entries of sessions that are gone, but for those of a deletion that has yet to name them.
+    async fn forgettable(&self, named: Vec<Named>) -> Result<Vec<Key>> {
+        let jobs = named.iter().map(|named| Key::job(&named.user)).collect();
+        let mut busy = HashSet::new();
+        for item in self.calls.get_all(jobs).await? {
+            // A revoke-all needs none, and would leave them for ever.
+            if item.get("work") != Some(&text("end"))
+                && let Some(AttributeValue::S(user)) = item.get("sk")
+            {
+                busy.insert(user.clone());
+            }
+        }
+        let free = named.into_iter().filter(|named| !busy.contains(named.user.as_str()));
+        Ok(free.map(|named| named.key).collect())
     }
 
     fn removal(&self, stored: &Stored) -> Result<Group> {

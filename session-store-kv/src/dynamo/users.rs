@@ -37,7 +37,7 @@ impl DynamoStore {
                 }
             };
             let mut steps = vec![
-                self.calls.put_if(new.item(), &terms)?,
+                self.calls.put_if(new.checked_item()?, &terms)?,
                 self.calls.put(registered_item(user))?,
             ];
             if let Some(email) = &user.email {
@@ -88,7 +88,7 @@ impl DynamoStore {
             owner.rev += 1;
             owner.epoch += u64::from(change.changes_credentials());
             owner.user = Some(new.clone());
-            let mut steps = vec![self.calls.put_if(owner.item(), &terms)?];
+            let mut steps = vec![self.calls.put_if(owner.checked_item()?, &terms)?];
             let claim = normalized(&new) != normalized(&old);
             if let Some(email) = new.email.as_ref().filter(|_| claim) {
                 steps.push(self.calls.put_if(email_item(email, id), &Terms::when(NEW))?);

@@ -9,6 +9,7 @@ use session_store_core::{
 };
 
 use super::call::Outcome;
+use super::ending::PLACES_BYTES;
 use super::error::{MAX_ITEM_BYTES, NAME, error, uncertain};
 use super::key::{Key, filed_at};
 use super::owner::Owner;
@@ -18,6 +19,11 @@ use super::store::DynamoStore;
 
 /// The largest `data` document: what 400 KB leave beside the other fields.
 pub(super) const MAX_DATA_BYTES: usize = 256 * 1024;
+/// What must stay free in an item for the end of the session, or it could not be written any more.
+const ROOM_TO_END: usize = 1024;
+/// How much the sessions may take that the transaction of a login ends: what its 4 MB leave beside the
+/// new session and the user.
+const MAX_EVICTED_BYTES: usize = 2_500_000;
 /// How many sessions the transaction of a login ends: four steps each, and some are the login's own.
 const MAX_EVICTED: usize = 20;
 
@@ -202,10 +208,11 @@ impl DynamoStore {
         for stored in &mut active {
             stored.session.revoked = Some(Revocation { at: now, reason: Reason::Limit });
         }
-        if surplus <= MAX_EVICTED {
+        let fitting = fitting(&active);
+        if fitting == active.len() {
             return Ok(Some(active));
         }
-        active.truncate(surplus - MAX_EVICTED);
+        active.truncate(active.len() - fitting);
         let done = self.calls.transact_groups(&self.end_groups(&active)?).await?;
         let ended = active.iter().zip(done).filter(|(_, done)| *done);
         evicted.extend(ended.map(|(stored, _)| *stored.id()));
@@ -243,11 +250,22 @@ impl DynamoStore {
     /// The item of a session; `TooLarge` when DynamoDB would not take it.
     fn whole(&self, stored: &Stored) -> Result<Item> {
         let item = stored.item(self.config.garbage_after);
-        if row::size(&item) > MAX_ITEM_BYTES {
-            return Err(error(ErrorKind::TooLarge { what: "session", limit: MAX_ITEM_BYTES }));
+        let limit = MAX_ITEM_BYTES - ROOM_TO_END;
+        if row::size(&item) > limit {
+            return Err(error(ErrorKind::TooLarge { what: "session", limit }));
         }
         Ok(item)
     }
+}
+
+/// How many of the last of `sessions` one transaction ends.
+fn fitting(sessions: &[Stored]) -> usize {
+    let mut bytes = 0;
+    let fit = sessions.iter().rev().take(MAX_EVICTED).take_while(|stored| {
+        bytes += stored.size + PLACES_BYTES;
+        bytes <= MAX_EVICTED_BYTES
+    });
+    fit.count()
 }
 
 fn changed(old: &Stored, change: &SessionChange) -> Stored {

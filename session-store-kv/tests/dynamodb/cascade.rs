@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::future::{Either, select};
 use session_store_core::{
     CredentialEpoch, PrimaryStore, Reason, Revocation, RevokedSessions, Selection, Session, State,
-    SweepBounds, Timestamp, User,
+    SweepBounds, Timestamp, Touch, User,
 };
 use session_store_kv::dynamo::DynamoStore;
 use tokio::sync::Semaphore;
@@ -232,4 +232,38 @@ async fn a_sweep_that_goes_on_with_a_revoke_all_leaves_the_names_to_a_deletion()
     for kind in ["session", "entry", "deadline", "job"] {
         assert_eq!(lab.count(kind).await, 0, "{kind}");
     }
+}
+
+#[tokio::test]
+async fn a_sweep_that_misses_a_session_leaves_its_name_to_the_deletion_that_removed_it() {
+    let lab = Lab::new("leftname").await;
+    lab.log_in(1).await;
+    let touch = Touch { id: id(1), seen_at: later(1), expires_at: later(7200) };
+    PrimaryStore::touch(&lab.store, &[touch]).await.unwrap();
+    let (wire, never) = (Wire::default(), Arc::new(Semaphore::new(0)));
+    let sweeper = DynamoStore::connect(client(&lab.server, &wire), &lab.config).await.unwrap();
+    let gate = Arc::new(Semaphore::new(0));
+    wire.plan("BatchGetItem", &Mischief::Wait(Arc::clone(&gate)), 1);
+    lab.wire.reset();
+    lab.wire.plan("TransactWriteItems", &Mischief::Pass, 1);
+    lab.wire.plan("TransactWriteItems", &Mischief::Wait(never), 1);
+    let until = later(9000);
+    let interrupted = async {
+        while wire.calls("BatchGetItem").is_empty() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        // The place was read, and the session is about to be.
+        let ada = ada();
+        let deletion = PrimaryStore::delete_user(&lab.store, &ada, until);
+        crash(&lab, ("TransactWriteItems", 2), deletion).await;
+        gate.add_permits(1);
+    };
+    let bounds = bounds(3600, 0);
+    let sweep = PrimaryStore::sweep(&sweeper, &bounds, 10);
+    let (swept, ()) = futures_util::future::join(sweep, interrupted).await;
+    assert_eq!(swept.unwrap().removed, 0);
+    assert_eq!((lab.count("session").await, lab.count("job").await), (0, 1));
+    let done = PrimaryStore::delete_user(&sweeper, &ada(), until).await.unwrap();
+    assert_eq!(done.map(|done| done.sessions), Some(vec![id(1)]));
+    assert_eq!((lab.count("entry").await, lab.count("deadline").await), (0, 0));
 }

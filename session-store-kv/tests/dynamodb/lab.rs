@@ -185,6 +185,25 @@ impl Lab {
         put.set_item(Some(place)).send().await.unwrap();
     }
 
+    /// Adds one to an attribute.
+    pub(crate) async fn add_one(&self, pk: &str, name: &str) {
+        let update = self.server.client().update_item().table_name(&self.config.table);
+        let update = update.key("pk", text(pk)).key("sk", text("0"));
+        let update = update.update_expression("ADD #name :one");
+        let update = update.expression_attribute_names("#name", name);
+        let one = AttributeValue::N("1".to_owned());
+        update.expression_attribute_values(":one", one).send().await.unwrap();
+    }
+
+    /// Puts something begun that this version can't read.
+    pub(crate) async fn leave_job(&self, user: &str, work: &str) {
+        let put = self.server.client().put_item().table_name(&self.config.table);
+        let put = put.item("pk", text("R#jobs")).item("sk", text(user));
+        let put = put.item("k", text("job")).item("v", AttributeValue::N("1".to_owned()));
+        let put = put.item("user", text(user)).item("work", text(work));
+        put.item("barrier", AttributeValue::N("1".to_owned())).send().await.unwrap();
+    }
+
     /// Removes an item as somebody with a console does.
     pub(crate) async fn delete_item(&self, pk: &str) {
         let client = self.server.client();

@@ -1,11 +1,11 @@
 //! What DynamoDB takes at once.
 
 use session_store_core::{
-    CacheKey, ErrorKind, PrimaryStore, Reason, Record, Reservation, SecondaryStore, Selection,
-    Session, SwapTtl, Ttl,
+    CacheKey, ErrorKind, NewSession, PrimaryStore, Reason, Record, Reservation, SecondaryStore,
+    Selection, Session, SessionLimit, SwapTtl, Ttl, User,
 };
 
-use crate::lab::{Lab, NOW, ada, bounds, cache, document, guest, new, refused, session};
+use crate::lab::{Lab, NOW, ada, bounds, cache, document, guest, id, new, refused, session};
 use crate::wire::{Mischief, Wire};
 
 /// The largest batch or transaction of these calls, and no table but one in any of them.
@@ -74,7 +74,7 @@ async fn what_is_too_large_is_refused_before_any_call() {
     let mut wide = Session { data: document(limit), ..guest(2) };
     wide.metadata.user_agent = Some("x".repeat(200_000));
     let kind = refused(PrimaryStore::insert(&lab.store, &new(wide), NOW).await);
-    assert_eq!(kind, ErrorKind::TooLarge { what: "session", limit: 400 * 1024 });
+    assert_eq!(kind, ErrorKind::TooLarge { what: "session", limit: 399 * 1024 });
     assert!(lab.wire.all().is_empty());
 }
 
@@ -127,4 +127,58 @@ async fn a_record_of_another_size_than_declared_never_reaches_the_wire() {
     let kind = refused(cache.swap(&key, &lease, Some(&over), SwapTtl::Keep).await);
     assert!(matches!(kind, ErrorKind::TooLarge { .. }), "{kind:?}");
     assert!(wire.all().is_empty());
+}
+
+#[tokio::test]
+async fn a_login_that_ends_large_sessions_stays_below_four_megabytes() {
+    let lab = Lab::new("heavylogin").await;
+    lab.register().await;
+    let data = document(250_000);
+    for number in 1..=18 {
+        let heavy = Session { data: data.clone(), ..session(number) };
+        PrimaryStore::insert(&lab.store, &new(heavy), NOW).await.unwrap();
+    }
+    lab.wire.reset();
+    let limit = Some(SessionLimit { max: 1, evict: true });
+    let login = NewSession { session: Session { data, ..session(99) }, limit };
+    let done = PrimaryStore::insert(&lab.store, &login, NOW).await.unwrap();
+    assert_eq!(done.evicted.len(), 18);
+    let touched = |body: &serde_json::Value| {
+        let steps = body["TransactItems"].as_array().unwrap().iter();
+        let large = |step: &&serde_json::Value| {
+            let step = step.as_object().unwrap().values().next().unwrap();
+            let key = step.get("Key").unwrap_or(&step["Item"]);
+            key["pk"]["S"].as_str().unwrap().starts_with("S#")
+        };
+        steps.filter(large).count()
+    };
+    let most = largest(&lab.wire, "TransactWriteItems", touched);
+    assert!((2..=16).contains(&most), "{most} sessions of 250 KB in one transaction");
+}
+
+#[tokio::test]
+async fn the_largest_session_can_be_ended_and_the_largest_user_logged_out() {
+    let lab = Lab::new("brimful").await;
+    let mut user = User::new(ada(), NOW);
+    for length in (1..).map(|step| 400 * 1024 - step * 64) {
+        user.claims = document(length);
+        match PrimaryStore::insert_user(&lab.store, &user, NOW).await {
+            Ok(()) => break,
+            Err(failed) => assert!(matches!(failed.kind(), ErrorKind::TooLarge { .. }), "{failed}"),
+        }
+    }
+    let mut login = Session { data: document(lab.store.promise().max_data_bytes), ..session(1) };
+    for length in (1..).map(|step| 150 * 1024 - step * 16) {
+        login.metadata.user_agent = Some("x".repeat(length));
+        match PrimaryStore::insert(&lab.store, &new(login.clone()), NOW).await {
+            Ok(_) => break,
+            Err(failed) => assert!(matches!(failed.kind(), ErrorKind::TooLarge { .. }), "{failed}"),
+        }
+    }
+    let all = Selection::AllOf(ada());
+    let done = PrimaryStore::revoke(&lab.store, &all, Reason::LogoutEverywhere, NOW).await.unwrap();
+    assert_eq!(done.revoked, [id(1)]);
+    for _ in 0..40 {
+        PrimaryStore::revoke(&lab.store, &all, Reason::LogoutEverywhere, NOW).await.unwrap();
+    }
 }

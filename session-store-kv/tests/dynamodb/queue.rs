@@ -1,7 +1,8 @@
 //! Where sessions wait for the sweep, and DynamoDB's own removal.
 
 use session_store_core::{
-    Page, PrimaryStore, Reason, Selection, Session, SessionChange, Swept, Touch, Update, Which,
+    ErrorKind, Page, PrimaryStore, Reason, Selection, Session, SessionChange, Swept, Touch, Update,
+    Which,
 };
 
 use crate::lab::{Lab, NOW, ada, bounds, guest, id, later, new, session};
@@ -135,4 +136,23 @@ async fn a_promoted_guest_is_listed_swept_and_removed_with_the_user() {
     lab.delete_item(&format!("S#{}", id(1))).await;
     PrimaryStore::sweep(store, &bounds(3600, 0), 9).await.unwrap();
     assert_eq!((lab.count("entry").await, lab.count("deadline").await), (0, 0));
+}
+
+#[tokio::test]
+async fn what_can_not_be_read_does_not_keep_the_rest_from_being_swept() {
+    let lab = Lab::new("unreadable").await;
+    let store = &lab.store;
+    lab.log_in(1).await;
+    for number in 2..=3 {
+        PrimaryStore::insert(store, &new(guest(number)), NOW).await.unwrap();
+    }
+    lab.set_format(&format!("S#{}", id(2)), 2).await;
+    assert_eq!(PrimaryStore::sweep(store, &bounds(3600, 0), 9).await.unwrap(), swept(2));
+    assert_eq!((lab.count("session").await, lab.count("deadline").await), (1, 1));
+    // The same of what was begun; and that it can't be finished is told.
+    PrimaryStore::insert(store, &new(guest(4)), NOW).await.unwrap();
+    lab.leave_job("bob", "of another version").await;
+    let failed = PrimaryStore::sweep(store, &bounds(3600, 0), 9).await.unwrap_err();
+    assert_eq!(failed.kind(), &ErrorKind::Corrupt);
+    assert_eq!((lab.count("session").await, lab.count("deadline").await), (1, 1));
 }

@@ -3,11 +3,14 @@
 use std::fmt::Write;
 use std::time::{Duration, Instant};
 
+use aws_sdk_dynamodb::types::AttributeValue;
 use session_store_core::{
     CacheKey, Error, ErrorKind, Inserted, PrimaryStore, Reason, Record, Reservation,
     RevokedSessions, SecondaryStore, Selection, SessionChange, SwapTtl, Touch, Touched, Ttl,
     Update,
 };
+
+use session_store_kv::dynamo::CallConfig;
 
 use crate::lab::{Lab, NOW, ada, cache, guest, id, later, new, refused, session};
 use crate::wire::Mischief;
@@ -117,6 +120,21 @@ async fn throttling_after_a_lost_reply_does_not_make_a_second_transaction() {
     let tokens: std::collections::BTreeSet<_> =
         sent.iter().map(|call| call.body["ClientRequestToken"].to_string()).collect();
     assert_eq!((sent.len(), tokens.len()), (14, 2));
+}
+
+#[tokio::test]
+async fn throttling_after_a_lost_reply_is_not_told_as_nothing_done() {
+    let patience = |calls: &mut CallConfig| calls.patience = Duration::from_millis(200);
+    let lab = Lab::with("masked", patience).await;
+    lab.wire.plan("TransactWriteItems", &Mischief::LoseReply, 1);
+    lab.wire.plan("TransactWriteItems", &THROTTLED, 10_000);
+    let kind = refused(PrimaryStore::insert(&lab.store, &new(guest(1)), NOW).await);
+    assert_eq!(kind, ErrorKind::Timeout);
+    assert!(PrimaryStore::find(&lab.store, &id(1)).await.unwrap().snapshot.is_some());
+    // Without a lost reply it is known.
+    let kind = refused(PrimaryStore::insert(&lab.store, &new(guest(2)), NOW).await);
+    assert_eq!(kind, ErrorKind::Unavailable);
+    assert_eq!(PrimaryStore::find(&lab.store, &id(2)).await.unwrap().snapshot, None);
 }
 
 #[tokio::test]
@@ -259,4 +277,24 @@ async fn an_entry_of_a_clock_that_was_ahead_is_neither_served_nor_replaced() {
     assert!(!cache.swap(&keys[1], &leases[1], None, keep).await.unwrap());
     let again = cache.reserve(&keys[2], lease()).await.unwrap();
     assert!(matches!(again, Reservation::Granted(other) if other != leases[2]));
+}
+
+#[tokio::test]
+async fn an_entry_of_another_version_is_a_miss_and_not_in_the_way() {
+    let (cache, wire, _clock) = cache("otherformat").await;
+    let key = CacheKey::new("key").unwrap();
+    let Reservation::Granted(old) = cache.reserve(&key, lease()).await.unwrap() else {
+        panic!("not granted");
+    };
+    let mut item = cache.client().get_item();
+    let table = wire.calls("PutItem")[0].body["TableName"].as_str().unwrap().to_owned();
+    let text = |text: &str| AttributeValue::S(text.to_owned());
+    item = item.table_name(&table).key("pk", text("C#key")).key("sk", text("0"));
+    let mut item = item.consistent_read(true).send().await.unwrap().item.unwrap();
+    item.insert("v".to_owned(), AttributeValue::N("2".to_owned()));
+    let put = cache.client().put_item().table_name(&table);
+    put.set_item(Some(item)).send().await.unwrap();
+    assert_eq!(cache.get(&key).await.unwrap(), None);
+    let new = cache.reserve(&key, lease()).await.unwrap();
+    assert!(matches!(new, Reservation::Granted(new) if new != old));
 }

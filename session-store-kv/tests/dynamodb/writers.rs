@@ -144,6 +144,27 @@ async fn a_session_spared_between_two_reads_is_not_taken_for_ended() {
 }
 
 #[tokio::test]
+async fn a_session_is_not_ended_by_half_of_a_transaction_that_spares_it() {
+    let lab = Lab::new("halfway").await;
+    lab.log_in(1).await;
+    // What DynamoDB may show while the transaction is under way: the user with the new barrier, and the
+    // session with the old stamp. A read of both conflicts with it.
+    lab.add_one("U#ada", "barrier").await;
+    lab.wire.plan("TransactGetItems", &Mischief::Conflict, 3);
+    let own = id(1);
+    let find = PrimaryStore::find(&lab.store, &own);
+    let rest = async {
+        while lab.wire.calls("TransactGetItems").len() < 2 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        lab.add_one(&format!("S#{own}"), "stamp").await;
+    };
+    let (found, ()) = futures_util::future::join(find, rest).await;
+    assert_eq!(found.unwrap().snapshot.unwrap().session.state(NOW), State::Active);
+    assert!(lab.wire.is_at_peace());
+}
+
+#[tokio::test]
 async fn a_touch_between_two_reads_of_a_spared_session_is_written() {
     let lab = Lab::new("touched").await;
     lab.log_in(3).await;
