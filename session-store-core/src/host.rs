@@ -18,6 +18,18 @@ pub trait Clock: fmt::Debug + Send + Sync {
 
     /// Time since some fixed point; never goes back, may stand still while the machine sleeps.
     fn monotonic(&self) -> Duration;
+
+    /// The wall clock was found wrong: no store that shares it may go by entries of class Eventual
+    /// before the monotonic moment `until`. For hosts whose stores live for one request only; others
+    /// need not remember it.
+    fn distrust(&self, until: Duration) {
+        let _ = until;
+    }
+
+    /// Until when the wall clock is not believed; zero where that is not remembered.
+    fn distrusted_until(&self) -> Duration {
+        Duration::ZERO
+    }
 }
 
 /// How to run a future beside the caller, and how to wait.

@@ -38,6 +38,8 @@ fn config(env: &Env) -> Result<LayeredConfig> {
     config.cache_ttl = Some(ttl.ok_or_else(|| Error::configuration("worker", what))?);
     // A Worker's clock is Cloudflare's, and each read of D1 compares it with the database's.
     config.max_skew = Duration::from_secs(10);
+    // A location that has not seen a key for a while takes its time.
+    config.cache_deadline = Duration::from_secs(2);
     Ok(config)
 }
 

@@ -21,6 +21,9 @@ const SOURCE: &str = "x-session-source";
 
 #[event(fetch)]
 async fn fetch(mut request: Request, env: Env, context: Context) -> worker::Result<Response> {
+    if is_from_another_site(&request)? {
+        return Response::error("asked by a page of another site", 403);
+    }
     let app = match app::open(&env, session_store::kv::workers::worker_host(&context)).await {
         Ok(app) => app,
         Err(error) => return failed(&error),
@@ -38,6 +41,16 @@ async fn fetch(mut request: Request, env: Env, context: Context) -> worker::Resu
         Refused::Store(error) => failed(&error),
         Refused::Answer(answer) => answer,
     })
+}
+
+/// A page elsewhere may make a browser post here, and a login whose cookie it keeps would be the page's.
+fn is_from_another_site(request: &Request) -> worker::Result<bool> {
+    if request.method() != Method::Post {
+        return Ok(false);
+    }
+    let own = request.url()?.origin().ascii_serialization();
+    // What is no browser sends no origin.
+    Ok(request.headers().get("origin")?.is_some_and(|origin| origin != own))
 }
 
 #[event(scheduled)]
@@ -135,9 +148,19 @@ async fn log_in(app: &App, request: &mut Request) -> Answer {
         user_agent: header("user-agent"),
         device: given.device,
     };
-    let created = app.create(login).await?;
+    let created = match app.create(login).await {
+        // Logged out everywhere, or deleted, while the password was looked at.
+        Err(error)
+            if matches!(error.kind(), ErrorKind::StaleCredentials | ErrorKind::UnknownUser) =>
+        {
+            return refuse(401, "no such user, or another password");
+        }
+        done => done?,
+    };
     let answer = Response::from_json(&json!({ "user": account.user.id.as_str() }))?;
-    let life = created.session.expires_at.since(app.now());
+    // As long as it may last at all: idleness is for the server to judge.
+    let session = &created.session;
+    let life = session.absolute_expires_at.unwrap_or(session.expires_at).since(app.now());
     answer.headers().set("set-cookie", &cookie::set(&created.token, life))?;
     Ok(answer)
 }
@@ -147,7 +170,11 @@ async fn authenticated(app: &App, request: &Request) -> Result<Live, Refused> {
     let Some(token) = cookie::token(request) else {
         return refuse(401, "not logged in");
     };
-    match app.authenticate(&token).await {
+    judged(app.authenticate(&token).await)
+}
+
+fn judged(answer: Authentication) -> Result<Live, Refused> {
+    match answer {
         Authentication::Live(live) => Ok(*live),
         Authentication::Unavailable(error) => Err(error.into()),
         Authentication::Absent(refusal) => {
@@ -213,7 +240,11 @@ async fn log_out(app: &App, request: &Request) -> Answer {
 }
 
 async fn log_out_everywhere(app: &App, request: &Request) -> Answer {
-    let live = authenticated(app, request).await?;
+    let Some(token) = cookie::token(request) else {
+        return refuse(401, "not logged in");
+    };
+    // A session that has ended elsewhere must not end the others, so no cache is asked.
+    let live = judged(app.authenticate_fresh(&token).await)?;
     let Some(user) = live.user() else {
         return refuse(403, "a guest is logged in here only");
     };

@@ -21,13 +21,14 @@ use crate::time::Timestamp;
 pub struct TestClock {
     wall: AtomicI64,
     monotonic: AtomicU64,
+    distrusted: AtomicU64,
 }
 
 impl TestClock {
     /// A clock that shows `now`.
     pub fn at(now: Timestamp) -> Arc<Self> {
         let wall = AtomicI64::new(now.as_millis());
-        Arc::new(Self { wall, monotonic: AtomicU64::new(1_000) })
+        Arc::new(Self { wall, monotonic: AtomicU64::new(1_000), distrusted: AtomicU64::default() })
     }
 
     /// Lets `length` pass on both clocks.
@@ -50,6 +51,15 @@ impl Clock for TestClock {
 
     fn monotonic(&self) -> Duration {
         Duration::from_millis(self.monotonic.load(Ordering::SeqCst))
+    }
+
+    fn distrust(&self, until: Duration) {
+        let until = u64::try_from(until.as_millis()).unwrap_or(u64::MAX);
+        self.distrusted.fetch_max(until, Ordering::SeqCst);
+    }
+
+    fn distrusted_until(&self) -> Duration {
+        Duration::from_millis(self.distrusted.load(Ordering::SeqCst))
     }
 }
 

@@ -113,7 +113,12 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
                     Ok(Some(Answer::new(None, Source::Secondary, Some(record))))
                 }
                 Entry::Value(snapshot, fresh_until) if snapshot.session.id == *asked.id => {
-                    if fresh_until.is_some_and(|end| end <= asked.now) {
+                    // An entry of a longer TTL, from a configuration of before, would outlive
+                    // the bound that is declared now.
+                    let config = &self.inner.config;
+                    let ttl = self.inner.cache_ttl.as_duration();
+                    let longest = asked.now.plus(ttl).plus(config.max_skew);
+                    if fresh_until.is_some_and(|end| end <= asked.now || end > longest) {
                         return self.refill(asked, record).await.map(Some);
                     }
                     self.judge_hit(asked, Arc::new(*snapshot), record).await.map(Some)

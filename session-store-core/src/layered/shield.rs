@@ -82,11 +82,16 @@ impl<S: SecondaryStore> Shield<S> {
         let epoch = self.inner.epoch();
         if self.epoch.load(Ordering::Acquire) != epoch {
             tracing::warn!(store = self.promise.name, "cache lost a stretch of time");
-            // Closed first: whoever sees the new epoch sees a closed cache.
-            self.close_for(self.quarantine);
+            if self.promise.may_roll_back {
+                // Closed first: whoever sees the new epoch sees a closed cache. One that comes back
+                // without what was removed, or not at all, may be used at once.
+                self.close_for(self.quarantine);
+            }
             self.epoch.store(epoch, Ordering::Release);
         }
-        self.host.clock.monotonic() >= *self.closed_until.lock()
+        let now = self.host.clock.monotonic();
+        let is_believed = self.is_linearizable() || now >= self.host.clock.distrusted_until();
+        is_believed && now >= *self.closed_until.lock()
     }
 
     /// Where freshness is told by clocks, one that is wrong must not tell it. Asked at every read of
@@ -96,6 +101,8 @@ impl<S: SecondaryStore> Shield<S> {
             tracing::warn!(?own, ?server, "clock differs by more than max_skew: cache bypassed");
             self.counters.skewed.add();
             self.close_for(self.quarantine);
+            let until = self.host.clock.monotonic().saturating_add(self.quarantine);
+            self.host.clock.distrust(until);
         }
     }
 

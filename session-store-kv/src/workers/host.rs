@@ -12,6 +12,10 @@ use worker::{Context, Date, Delay, ScheduleContext};
 /// The latest time that anybody in this isolate has seen, in milliseconds.
 static LATEST: AtomicU64 = AtomicU64::new(0);
 
+/// Until when the wall clock of this isolate is not believed: the stores of a request, which found it
+/// wrong, are gone by the next one.
+static DISTRUSTED: AtomicU64 = AtomicU64::new(0);
+
 /// The clock of a Worker. In production it stands still while the Worker computes and moves with
 /// each I/O. Its monotonic time is the wall's, held where that goes back.
 #[derive(Clone, Copy, Debug, Default)]
@@ -25,6 +29,15 @@ impl Clock for WorkerClock {
     fn monotonic(&self) -> Duration {
         let now = Date::now().as_millis();
         Duration::from_millis(LATEST.fetch_max(now, Ordering::Relaxed).max(now))
+    }
+
+    fn distrust(&self, until: Duration) {
+        let until = u64::try_from(until.as_millis()).unwrap_or(u64::MAX);
+        DISTRUSTED.fetch_max(until, Ordering::Relaxed);
+    }
+
+    fn distrusted_until(&self) -> Duration {
+        Duration::from_millis(DISTRUSTED.load(Ordering::Relaxed))
     }
 }
 

@@ -64,6 +64,7 @@ const CASES: &[(&str, &str, Run)] = &[
     ("S-48", "a_half_open_connection_is_replaced", |on| {
         Box::pin(wire::a_half_open_connection_is_replaced(on))
     }),
+    ("S-48 S-49", "a_slow_wire_and_a_cut_one", |on| Box::pin(wire::a_slow_wire_and_a_cut_one(on))),
     ("S-48", "held_bytes_hold_nobody", |on| Box::pin(wire::held_bytes_hold_nobody(on))),
     ("S-49 L-12", "redis_killed_and_restarted_empty", |on| {
         Box::pin(cache::redis_killed_and_restarted_empty(on))

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -22,6 +23,8 @@ pub(crate) enum Weather {
     HalfOpen,
     /// The next reply is lost, and its connection with it; fair afterwards.
     LosesReply,
+    /// They pass, each piece after 20 ms.
+    Slow,
     /// New connections are refused, and open ones are cut.
     Refused,
 }
@@ -123,6 +126,9 @@ async fn carry(
         }
         if weather.wait_for(|weather| *weather != Weather::Held).await.is_err() {
             return;
+        }
+        if *shared.weather.borrow() == Weather::Slow {
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
         if to.write_all(&buffer[..length]).await.is_err() {
             return;

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use session_store::redis::Client;
-use session_store::{Reason, Visibility};
+use session_store::{Reason, Source, Visibility};
 
 use super::node::{CACHE_TTL, Node, Outcome, said};
 use super::private::Private;
@@ -82,7 +82,7 @@ pub(super) async fn a_lost_reservation_fills_nothing(on: &World) -> Outcome<Stri
         ensure(after.fills == before.fills, "a fill followed a lost reply")?;
         until(CACHE_TTL, "the cache is used again", async || {
             let live = on.node.app.authenticate(&token).await.live();
-            live.is_some_and(|live| live.source == session_store::Source::Secondary)
+            live.is_some_and(|live| live.source == Source::Secondary)
         })
         .await?;
     }
@@ -101,7 +101,7 @@ pub(super) async fn a_half_open_connection_is_replaced(on: &World) -> Outcome<St
             let asked = Instant::now();
             let live = on.node.app.authenticate(&token).await.live();
             slowest = slowest.max(asked.elapsed());
-            live.is_some_and(|live| live.source == session_store::Source::Secondary)
+            live.is_some_and(|live| live.source == Source::Secondary)
         });
         healed.await?;
         ensure(on.node.accepts(&token).await, "a false logout")?;
@@ -131,11 +131,45 @@ pub(super) async fn held_bytes_hold_nobody(on: &World) -> Outcome<String> {
         on.proxy.set(Weather::Fair);
         let healed = until(Duration::from_secs(10), "the cache is used again", async || {
             let live = on.node.app.authenticate(&token).await.live();
-            live.is_some_and(|live| live.source == session_store::Source::Secondary)
+            live.is_some_and(|live| live.source == Source::Secondary)
         });
         figures.push(format!(
             "{name}: {count} lookups in 3 s, slowest {:.2} s, healed after {:.2} s",
             slowest.as_secs_f32(),
+            healed.await?.as_secs_f32()
+        ));
+    }
+    Ok(figures.join("; "))
+}
+
+pub(super) async fn a_slow_wire_and_a_cut_one(on: &World) -> Outcome<String> {
+    let mut figures = Vec::new();
+    for (client, name) in CLIENTS {
+        let on = Wired::new(on, client).await?;
+        let token = on.node.log_in_warm().await?;
+        let from = async |wanted: Source| {
+            let live = on.node.app.authenticate(&token).await.live();
+            live.map(|live| live.source) == Some(wanted)
+        };
+        on.proxy.set(Weather::Slow);
+        let asked = Instant::now();
+        ensure(from(Source::Secondary).await, "a slow cache was not waited for")?;
+        let slow = asked.elapsed();
+        ensure(slow >= Duration::from_millis(40), "the wire was not slow")?;
+        let done = on.node.app.admin_revoke(on.node.log_in().await?.id(), Reason::Admin).await;
+        let done = done.map_err(said)?;
+        ensure(done.visibility == Visibility::Immediate, "a slow removal did not count")?;
+        on.proxy.set(Weather::Refused);
+        for _ in 0..100 {
+            ensure(from(Source::Primary).await, "a cut wire failed a lookup")?;
+        }
+        on.proxy.set(Weather::Fair);
+        let healed = until(Duration::from_secs(10), "another connection", async || {
+            from(Source::Secondary).await
+        });
+        figures.push(format!(
+            "{name}: a hit in {:.2} s, healed after {:.2} s",
+            slow.as_secs_f32(),
             healed.await?.as_secs_f32()
         ));
     }
