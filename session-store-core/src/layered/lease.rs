@@ -74,7 +74,21 @@ where
     }
 
     /// Looks at `key` and leaves a lease where nothing is: one operation on a hit, two on a miss.
+    /// A lease that nobody here flies by may have been filled while the answer was on its way, so
+    /// it is worth one more look.
     pub(crate) async fn see(&self, key: &CacheKey) -> Seen {
+        let seen = self.look(key).await;
+        match &seen {
+            Seen::Lease(lease, false)
+                if self.shield.is_linearizable() && !self.flights.is_open(key, lease) =>
+            {
+                self.look(key).await
+            }
+            _ => seen,
+        }
+    }
+
+    async fn look(&self, key: &CacheKey) -> Seen {
         if !self.shield.is_open() {
             self.shield.counters.bypassed.add();
             return Seen::Blind;
