@@ -140,6 +140,8 @@ impl SecondaryStore for DynamoCache {
             may_roll_back: false,
             min_ttl: Duration::ZERO,
             ttl_granularity: Duration::from_millis(1),
+            // The end of an entry is reckoned by the clock of whoever wrote it.
+            overrun: self.max_skew,
             max_record_bytes: MAX_RECORD_BYTES,
             max_batch: MAX_BATCH,
         }
