@@ -13,7 +13,7 @@ use super::key::Key;
 use super::look::Entry;
 use super::mark::Recent;
 use super::owner::{Judged, Owner};
-use super::row::Item;
+use super::row::{Item, number, text};
 use super::step::Terms;
 use super::store::DynamoStore;
 use super::stored::{Depth, Stored};
@@ -99,7 +99,12 @@ impl DynamoStore {
         }
         let wanted = owner.recent.iter().flat_map(|login| keys(&owner.id, login)).collect();
         let seen = self.calls.get_all(wanted).await?;
-        let seen: HashSet<_> = seen.iter().filter_map(Key::of).collect();
+        // A guest may be on the way to become this user's.
+        let is_own = |item: &&Item| {
+            let is_session = item.get("k") == Some(&text("session"));
+            !is_session || item.get("user") == Some(&text(owner.id.as_str()))
+        };
+        let seen: HashSet<_> = seen.iter().filter(is_own).filter_map(Key::of).collect();
         for login in &owner.recent {
             let keys = keys(&owner.id, login);
             if !keys.iter().all(|key| seen.contains(key)) {
@@ -109,7 +114,7 @@ impl DynamoStore {
         }
         let terms = Terms::change("DELETE #recent :seen", "#life = :life")
             .with(":seen", Recent::set(&owner.recent))
-            .with(":life", super::row::number(owner.life));
+            .with(":life", number(owner.life));
         self.calls.update_item(&Key::user(&owner.id), &terms).await?;
         Ok(true)
     }

@@ -120,6 +120,11 @@ async fn of_many_who_claim_an_address_of_nobody_one_succeeds() {
 async fn a_user_who_registered_again_is_listed_once() {
     let lab = Lab::new("listedonce").await;
     PrimaryStore::insert_user(&lab.store, &user("ada"), NOW).await.unwrap();
+    for (name, seconds) in [("bob", 20), ("cid", 40)] {
+        let at = later(seconds);
+        let user = User::new(UserId::new(name).unwrap(), at);
+        PrimaryStore::insert_user(&lab.store, &user, at).await.unwrap();
+    }
     lab.delete_item("U#ada").await;
     let again = User::new(ada(), later(60));
     PrimaryStore::insert_user(&lab.store, &again, later(60)).await.unwrap();
@@ -127,11 +132,12 @@ async fn a_user_who_registered_again_is_listed_once() {
     let mut listed = Vec::new();
     loop {
         let part = PrimaryStore::list_users(&lab.store, &page).await.unwrap();
-        listed.extend(part.items.into_iter().map(|user| (user.id, user.created_at)));
+        listed.extend(part.items.into_iter().map(|user| (user.id.to_string(), user.created_at)));
         match part.next {
             None => break,
             Some(next) => page = page.behind(next),
         }
     }
-    assert_eq!(listed, [(ada(), later(60))]);
+    let wanted = [("bob", 20), ("cid", 40), ("ada", 60)];
+    assert_eq!(listed, wanted.map(|(name, seconds)| (name.to_owned(), later(seconds))));
 }

@@ -70,7 +70,9 @@ async fn a_round_that_is_cut_off_is_gone_on_with_by_the_next_process() {
     assert_eq!(lab.count("job").await, 0);
 
     let second = start(&lab, &Wire::default(), now, Duration::from_mins(10)).await;
-    assert_eq!(second.unwrap().unwrap(), left as u64);
+    // What was sent and not answered may have been done later still.
+    let swept = second.unwrap().unwrap();
+    assert!(swept > 0 && swept <= left as u64, "{swept} of {left}");
     for kind in ["session", "entry", "deadline", "job"] {
         assert_eq!(lab.count(kind).await, 0, "{kind}");
     }
