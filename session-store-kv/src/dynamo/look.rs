@@ -131,8 +131,15 @@ impl DynamoStore {
         ids: &[SessionId],
     ) -> Result<(HashMap<SessionId, Judged>, Vec<Error>)> {
         let (found, unreadable) = self.stored_some(ids).await?;
-        let users = found.values().filter_map(|stored| stored.session.user_id.clone());
-        let owners = self.owners(users.collect()).await?;
+        let mut unreadable: Vec<_> = unreadable.into_values().collect();
+        let users = found.values().filter_map(|stored| stored.session.user_id.as_ref());
+        let mut owners = HashMap::new();
+        for item in self.calls.get_all(users.map(Key::user).collect()).await? {
+            match Owner::read(&item) {
+                Ok(owner) => _ = owners.insert(owner.id.clone(), owner),
+                Err(error) => unreadable.push(error),
+            }
+        }
         let mut seen = HashMap::new();
         for (id, stored) in found {
             let judged = match &stored.session.user_id {
@@ -144,7 +151,7 @@ impl DynamoStore {
             };
             seen.extend(judged.map(|judged| (id, judged)));
         }
-        Ok((seen, unreadable.into_values().collect()))
+        Ok((seen, unreadable))
     }
 
     pub(super) async fn list(

@@ -151,7 +151,7 @@ impl DynamoStore {
         change: &UserChange,
     ) -> Result<UserUpdate> {
         let mut pauses = self.calls.pauses();
-        let mut left = None;
+        let (mut left, mut has_claim) = (None, true);
         loop {
             let Some(mut owner) = self.owner(id).await? else { return Ok(UserUpdate::Missing) };
             let Some(old) = owner.user.take() else { return Ok(UserUpdate::Missing) };
@@ -169,10 +169,15 @@ impl DynamoStore {
             if let Some(email) = claimed {
                 steps.extend(self.claim(email, id, left.take())?);
             }
-            if let Some(email) = old.email.as_ref().filter(|_| is_other) {
+            let given_up = old.email.as_ref().filter(|_| is_other && has_claim);
+            if let Some(email) = given_up {
                 steps.push(self.calls.delete_if(Key::email(email.normalized()), &owned(id))?);
             }
             match (self.calls.transact(&steps).await?, claimed) {
+                // Somebody else has the old address by now; a console was at work.
+                (Outcome::Refused(which), _) if given_up.is_some() && which.ends_with(&[true]) => {
+                    has_claim = which[0];
+                }
                 (Outcome::Done, _) => {
                     let entries = self.entries(&owner).await.map_err(uncertain)?;
                     let sessions: SessionIds = entries.iter().map(|entry| entry.id).collect();
@@ -193,6 +198,7 @@ impl DynamoStore {
         until: Timestamp,
     ) -> Result<Option<Deleted>> {
         let mut pauses = self.calls.pauses();
+        let mut has_claim = true;
         loop {
             let Some(mut owner) = self.owner(id).await? else { return Ok(None) };
             let Some(user) = owner.user.take() else { return self.resume_deletion(id).await };
@@ -203,11 +209,17 @@ impl DynamoStore {
                 self.calls.delete(Key::registered(user.created_at, id))?,
                 self.calls.put(job.item())?,
             ];
-            if let Some(email) = &user.email {
+            let given_up = user.email.as_ref().filter(|_| has_claim);
+            if let Some(email) = given_up {
                 steps.push(self.calls.delete_if(Key::email(email.normalized()), &owned(id))?);
             }
-            if self.calls.transact(&steps).await? == Outcome::Done {
-                return self.finish_removal(&job).await;
+            match self.calls.transact(&steps).await? {
+                Outcome::Done => return self.finish_removal(&job).await,
+                // Somebody else has the address by now; a console was at work.
+                Outcome::Refused(which) if given_up.is_some() && which.ends_with(&[true]) => {
+                    has_claim = which[0];
+                }
+                Outcome::Refused(_) => {}
             }
             pauses.pause().await?;
         }

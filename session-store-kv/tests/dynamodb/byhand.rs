@@ -141,3 +141,22 @@ async fn a_user_who_registered_again_is_listed_once() {
     let wanted = [("bob", 20), ("cid", 40), ("ada", 60)];
     assert_eq!(listed, wanted.map(|(name, seconds)| (name.to_owned(), later(seconds))));
 }
+
+#[tokio::test]
+async fn a_user_whom_somebody_has_put_back_can_be_changed_and_deleted() {
+    let lab = Lab::new("putback").await;
+    PrimaryStore::insert_user(&lab.store, &user("ada"), NOW).await.unwrap();
+    let kept = lab.item("U#ada", "0").await.unwrap();
+    lab.delete_item("U#ada").await;
+    PrimaryStore::insert_user(&lab.store, &user("bob"), NOW).await.unwrap();
+    let other = Edit::Set(Email::parse("other@example.org").unwrap());
+    let change = UserChange { email: other, ..UserChange::default() };
+    lab.put(kept.clone()).await;
+    let done = PrimaryStore::update_user(&lab.store, &ada(), 1, &change).await.unwrap();
+    assert!(matches!(done, UserUpdate::Updated { .. }), "{done:?}");
+    lab.put(kept).await;
+    let done = PrimaryStore::delete_user(&lab.store, &ada(), later(1)).await.unwrap();
+    assert_eq!(done.map(|done| done.sessions.len()), Some(0));
+    let found = PrimaryStore::find_user_by_email(&lab.store, ADDRESS).await.unwrap().unwrap();
+    assert_eq!(found.user.id.as_str(), "bob");
+}

@@ -5,7 +5,7 @@ use session_store_core::{
     ErrorKind, PrimaryStore, Reason, Selection, State, SweepBounds, Swept, Timestamp,
 };
 
-use crate::lab::{Item, Lab, NOW, ada, bounds, guest, id, later, new, text};
+use crate::lab::{Item, Lab, NOW, ada, bounds, guest, id, later, new, session, text};
 
 /// An item of which nothing but the key makes sense.
 fn garbage(pk: &str, sk: &str) -> Item {
@@ -65,6 +65,10 @@ async fn a_revocation_of_everybody_ends_all_that_can_be_read_and_tells_of_the_re
     }
     lab.set_format(&format!("S#{}", id(5)), 2).await;
     lab.put(garbage("Q#0", "e#nothing")).await;
+    // And one whose user can't be read.
+    lab.register().await;
+    PrimaryStore::insert(&lab.store, &new(session(10)), NOW).await.unwrap();
+    lab.set_format("U#ada", 2).await;
     let everyone = Selection::Everyone { created_before: later(1), limit: 3 };
     let mut ended = 0;
     let failed = loop {
