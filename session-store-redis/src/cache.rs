@@ -113,6 +113,7 @@ impl SecondaryStore for RedisCache {
             may_roll_back: self.inner.may_roll_back,
             min_ttl: Duration::ZERO,
             ttl_granularity: Duration::from_millis(1),
+            overrun: Duration::ZERO,
             max_record_bytes: MAX_RECORD_BYTES,
             max_batch: MAX_BATCH,
         }

@@ -227,8 +227,9 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Inner<P, S> {
     fn failure_bound(&self) -> Duration {
         let near = self.config.near_ttl.map_or(Duration::ZERO, Ttl::as_duration);
         let entry = self.cache_ttl.as_duration();
-        if self.leases.shield.is_linearizable() {
-            self.config.lease_ttl.as_duration() + entry + near
+        let shield = &self.leases.shield;
+        if shield.is_linearizable() {
+            self.config.lease_ttl.as_duration() + entry + shield.promise().overrun + near
         } else {
             entry + self.config.max_skew + near
         }

@@ -85,6 +85,7 @@ impl SecondaryStore for Edge {
             may_roll_back: true,
             min_ttl: Duration::from_mins(1),
             ttl_granularity: Duration::from_secs(1),
+            overrun: Duration::ZERO,
             max_record_bytes: 1 << 20,
             max_batch: 1,
         }

@@ -176,7 +176,8 @@ async fn the_bounds_add_up(on: &PairBench) -> Outcome {
     let config = LayeredConfig { near_ttl: Ttl::new(near), ..PairBench::config() };
     let node = on.node_with(config.clone(), Policy::default())?;
     let guarantee = node.app.store().guarantee();
-    let whole = Duration::from_mins(5) + config.lease_ttl.as_duration() + near;
+    let entry = Duration::from_mins(5) + on.secondary.promise().overrun;
+    let whole = entry + config.lease_ttl.as_duration() + near;
     expect((guarantee.cache_failure, guarantee.healthy), (whole, Visibility::Immediate))?;
     let many = LayeredConfig { topology: Topology::ManyProcesses, ..config };
     let node = on.node_with(many, Policy::default())?;
