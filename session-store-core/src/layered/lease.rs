@@ -11,6 +11,7 @@ use async_lock::Semaphore;
 
 use super::flight::{Duty, Flights, Pilot};
 use super::shield::Shield;
+use crate::codec;
 use crate::error::Result;
 use crate::host::{BoxFuture, Host};
 use crate::secondary::{CacheKey, Record, Reservation, SecondaryStore, SwapTtl};
@@ -151,7 +152,7 @@ async fn perform<S: SecondaryStore>(
             (Some(record), SwapTtl::Set(*ttl))
         }
         (Duty::Refresh, None) => return,
-        (Duty::Refresh, Some(Put::Value(record, _))) if record == seen => return,
+        (Duty::Refresh, Some(Put::Value(record, _))) if codec::is_same(record, seen) => return,
         (Duty::Refresh, Some(Put::Value(record, _))) => (Some(record), SwapTtl::Keep),
         // A failed read frees its lease at once, so that it isn't a herd until the lease ends.
         (Duty::Fill | Duty::Refresh | Duty::Clear, _) => (None, SwapTtl::Keep),
