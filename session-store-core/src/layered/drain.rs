@@ -1,17 +1,53 @@
 //! The invalidation log: removals that failed, and SQL typed by hand, reach the cache through it.
 
 use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use futures_util::future::join;
 
 use super::revoke::Purpose;
 use super::shield::within;
 use super::{Layered, Topology, Visibility};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::primary::{
     CacheName, CacheRegistration, CacheScope, LogPromise, Page, PrimaryStore, Which,
 };
 use crate::secondary::SecondaryStore;
 use crate::time::Ttl;
+use crate::token::SessionId;
 use crate::user::UserId;
+
+/// A session that nobody has: asked for when only the time is wanted.
+const NOBODY: SessionId = SessionId::from_bytes([0; 16]);
+
+/// What a cache may be used for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Usage {
+    /// Everything.
+    Whole,
+    /// It may be read, and is left as it is: nobody knows whether it is registered.
+    Hits,
+    /// It is not registered.
+    #[default]
+    Nothing,
+}
+
+/// When to try to register again, and what the cache may be used for until then.
+#[derive(Debug, Default)]
+pub(super) struct Pause {
+    until: Duration,
+    usage: Usage,
+}
+
+/// How long after a commit old entries may be served.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bounds {
+    /// From this cache, unless it was told to forget and can: a node of a configuration of before may
+    /// put entries of a longer TTL, which it has registered.
+    pub(super) own: Duration,
+    /// From caches that this handle can't reach.
+    pub(super) others: Visibility,
+}
 
 /// How many entries one round of draining takes.
 const PAGE: u32 = 500;
@@ -25,18 +61,41 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
     ///   \[X8-G-04 X8-G-10\].
     /// - A cache that could not be registered is not used \[X8-G-09\].
     /// - Where the cache is registered already, no right to write is needed \[X8-G-09\].
+    /// - For a cache of class Eventual the clocks are compared too, in a read of the primary: a host
+    ///   whose clock is wrong believes no entry, not even the first \[K6-K03\].
     pub async fn register(&self) -> Result<()> {
-        let inner = &self.inner;
-        if let Some(own) = self.registration() {
-            let known = inner.primary.caches().await?;
-            let is_known = |one: &CacheRegistration| {
-                one.name == own.name && one.scope == own.scope && one.ttl >= own.ttl
-            };
-            if !known.iter().any(is_known) {
-                inner.primary.register(&own).await?;
-            }
+        if let Some(own) = self.registration()
+            && !self.is_known(&own).await?
+        {
+            self.inner.primary.register(&own).await?;
         }
-        inner.is_registered.store(true, Ordering::Release);
+        self.inner.is_registered.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// Whether the cache is registered already; compares the clocks where they matter.
+    async fn is_known(&self, own: &CacheRegistration) -> Result<bool> {
+        let inner = &self.inner;
+        let (caches, compared) = join(inner.primary.caches(), self.compare_clocks()).await;
+        compared?;
+        let is_own = |one: &CacheRegistration| {
+            one.name == own.name && one.scope == own.scope && one.ttl >= own.ttl
+        };
+        Ok(caches?.iter().any(is_own))
+    }
+
+    /// Whoever has only hits never reads the primary, which tells the time along with each read.
+    async fn compare_clocks(&self) -> Result<()> {
+        let inner = &self.inner;
+        let shield = &inner.leases.shield;
+        if shield.is_linearizable() {
+            return Ok(());
+        }
+        let now = inner.host.now();
+        let found = inner.primary.find(&NOBODY).await?;
+        if let Some(server) = found.server_time {
+            shield.compare_clocks(now, server, inner.config.max_skew);
+        }
         Ok(())
     }
 
@@ -49,25 +108,50 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
         self.inner.is_registered.store(true, Ordering::Release);
     }
 
-    /// Whether the cache may be used: nobody else reckons with one that is not registered. The first
+    /// Whether this store has registered its cache, or takes that for granted.
+    pub fn is_registered(&self) -> bool {
+        self.inner.is_registered.load(Ordering::Acquire)
+    }
+
+    /// What the cache may be used for: nobody else reckons with one that is not registered. The first
     /// requests wait for one of them to register it; after a failure it is left alone for a while.
-    pub(super) async fn is_ready(&self) -> bool {
+    pub(super) async fn usage(&self) -> Usage {
         let inner = &self.inner;
-        if inner.is_registered.load(Ordering::Acquire) {
-            return true;
+        if self.is_registered() {
+            return Usage::Whole;
         }
-        let mut not_before = inner.registering.lock().await;
-        let now = inner.host.clock.monotonic();
-        if inner.is_registered.load(Ordering::Acquire) || now < *not_before {
-            return inner.is_registered.load(Ordering::Acquire);
+        let mut pause = inner.registering.lock().await;
+        if self.is_registered() {
+            return Usage::Whole;
         }
+        if inner.host.clock.monotonic() < pause.until {
+            return pause.usage;
+        }
+        let Err((usage, error)) = self.try_register().await else {
+            inner.is_registered.store(true, Ordering::Release);
+            return Usage::Whole;
+        };
+        tracing::error!(%error, ?usage, "cache not registered");
+        let until = inner.host.clock.monotonic() + inner.config.breaker_pause;
+        *pause = Pause { until, usage };
+        usage
+    }
+
+    async fn try_register(&self) -> Result<(), (Usage, Error)> {
+        let (inner, own) = (&self.inner, self.registration());
+        let Some(own) = own else { return Ok(()) };
         let deadline = inner.config.read_deadline;
-        let registered = within(&inner.host, deadline, self.register()).await;
-        if let Err(error) = &registered {
-            tracing::error!(%error, "cache not registered, and not used");
-            *not_before = inner.host.clock.monotonic() + inner.config.breaker_pause;
+        match within(&inner.host, deadline, self.is_known(&own)).await {
+            Ok(true) => Ok(()),
+            Ok(false) => within(&inner.host, deadline, inner.primary.register(&own))
+                .await
+                .map_err(|error| (Usage::Nothing, error)),
+            // Whoever has put an entry there had registered the cache, and the entry says its end.
+            Err(error) if error.is_retryable() && !inner.leases.shield.is_linearizable() => {
+                Err((Usage::Hits, error))
+            }
+            Err(error) => Err((Usage::Nothing, error)),
         }
-        registered.is_ok()
     }
 
     /// Removes from the cache what the log names, and acknowledges exactly the entries whose
@@ -129,36 +213,45 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
         (has_log && own.scope == CacheScope::Shared).then_some(own.name)
     }
 
-    /// How long caches that this handle can't reach may serve old entries. Asked after the commit:
-    /// whoever registers later reads later too.
-    pub(super) async fn bound_of_others(&self) -> Visibility {
+    /// What the database knows of old entries. Asked after the commit: whoever registers later reads
+    /// later too.
+    pub(super) async fn bounds(&self) -> Bounds {
         let inner = &self.inner;
-        let own = self.registration().map(|own| own.name);
+        let name = self.registration().map(|own| own.name);
+        let mut bounds = Bounds { own: inner.failure_bound(), others: Visibility::Immediate };
         match inner.primary.caches().await {
-            Ok(caches) => caches
-                .iter()
-                .filter(|cache| Some(&cache.name) != own.as_ref())
-                .map(|cache| Visibility::Within(cache.ttl.as_duration()))
-                .fold(Visibility::Immediate, Visibility::weaker),
+            Ok(caches) => {
+                for cache in caches {
+                    let bound = cache.ttl.as_duration();
+                    if Some(&cache.name) == name.as_ref() {
+                        bounds.own = bounds.own.max(bound);
+                    } else {
+                        bounds.others = bounds.others.weaker(Visibility::Within(bound));
+                    }
+                }
+            }
             Err(error) => {
                 tracing::warn!(%error, "registered caches unknown");
-                Visibility::Within(inner.failure_bound())
+                bounds.others = Visibility::Within(bounds.own);
             }
         }
+        bounds
     }
 
     /// Says for a revocation that named no session what is known of those that were ended before:
     /// their entries are gone if nothing is left in the log.
     pub(super) async fn vouch(&self) -> Visibility {
-        let inner = &self.inner;
-        let own = if inner.is_cacheless() {
+        let is_cacheless = self.inner.is_cacheless();
+        let is_drained = !is_cacheless && self.log_name().is_some() && self.drain().await.is_ok();
+        let bounds = self.bounds().await;
+        let own = if is_cacheless {
             Visibility::Immediate
-        } else if self.log_name().is_some() && self.drain().await.is_ok() {
-            self.after_removal(Purpose::Revocation).await
+        } else if is_drained {
+            self.after_removal(Purpose::Revocation, bounds.own).await
         } else {
-            self.after_bound().await
+            self.after_bound(bounds.own).await
         };
-        own.weaker(self.bound_of_others().await)
+        own.weaker(bounds.others)
     }
 
     /// Makes the caches forget whatever the database still knows of a user's sessions, after an

@@ -98,6 +98,18 @@ where
         }
     }
 
+    /// Looks at `key` and leaves nothing there: a cache that may be read, but not filled.
+    pub(crate) async fn peek(&self, key: &CacheKey) -> Seen {
+        let is_open = self.shield.is_open();
+        match if is_open { self.shield.get(key).await } else { Ok(None) } {
+            Ok(Some(record)) if !record.is_lease() && self.shield.is_open() => Seen::Entry(record),
+            _ => {
+                self.shield.counters.bypassed.add();
+                Seen::Blind
+            }
+        }
+    }
+
     fn classify(&self, record: Record, own: bool) -> Seen {
         if !own && !record.is_lease() {
             return Seen::Entry(record);
