@@ -61,8 +61,8 @@ pub(crate) async fn log_in(app: &App, request: &mut Request) -> Answer {
     };
     let body = json!({ "user": account.user.id.as_str(), "ended": ended });
     let answer = Response::from_json(&body)?;
-    let life = cookie::life(&created.session, app.now());
-    answer.headers().set("set-cookie", &cookie::set(&created.token, life))?;
+    let lifetime = cookie::life(&created.session, app.now());
+    answer.headers().set("set-cookie", &cookie::set(&created.token, lifetime))?;
     Ok(answer)
 }
 
@@ -94,7 +94,7 @@ pub(crate) async fn change_password(app: &App, request: &mut Request) -> Answer 
         return Err(Refused::Problem(answer::NOT_LOGGED_IN));
     };
     let answer = crate::ended(ended.count, visibility.weaker(ended.visibility))?;
-    let life = cookie::life(&snapshot.session, app.now());
-    answer.headers().set("set-cookie", &cookie::set(&token, life))?;
+    let lifetime = cookie::life(&snapshot.session, app.now());
+    answer.headers().set("set-cookie", &cookie::set(&token, lifetime))?;
     Ok(answer)
 }

@@ -128,8 +128,8 @@ async fn told(app: &App, (token, live): (&Token, &Live), body: &impl Serialize) 
     if live.rotation_due {
         match app.rotate(token).await {
             Ok(RotationOutcome::Rotated { token, snapshot, .. }) => {
-                let life = cookie::life(&snapshot.session, app.now());
-                answer.headers().set("set-cookie", &cookie::set(&token, life))?;
+                let lifetime = cookie::life(&snapshot.session, app.now());
+                answer.headers().set("set-cookie", &cookie::set(&token, lifetime))?;
             }
             Ok(RotationOutcome::NotNow | RotationOutcome::Absent(_)) => {}
             // The next request tries again.

@@ -68,7 +68,7 @@ mod tests {
         let whole = hash("correct horse").unwrap();
         let whole = whole.expose();
         for damaged in ["x", "zz", &whole[..94], &format!("{whole}00"), "$argon2id$v=19"] {
-            let stored = PasswordHash::new(damaged.to_owned()).unwrap();
+            let stored = PasswordHash::new(damaged).unwrap();
             let error = is_right("correct horse", Some(&stored)).unwrap_err();
             assert_eq!(*error.kind(), ErrorKind::Corrupt, "{damaged:?}");
         }

@@ -76,7 +76,7 @@ pub async fn run_edge(
     let mut report = AdapterReport { name: adapter, role: "layered", cases: Vec::new() };
     for (id, own, title) in CASES {
         if name.is_none_or(|name| name == own) {
-            let verdict = match judged((primary, cache), id, own).await {
+            let verdict = match Box::pin(judged((primary, cache), id, own)).await {
                 Ok(Some(bound)) => Verdict::Weak { capability: "eventual".to_owned(), bound },
                 Ok(None) => Verdict::Pass,
                 Err(violation) => Verdict::Fail { detail: violation.to_string() },

@@ -49,7 +49,7 @@ fn is_too_large(kind: &ErrorKind) -> bool {
 
 fn cache(env: &Env, binding: &str) -> Result<WorkersKvCache> {
     let mut config = WorkersKvConfig::default();
-    config.binding = binding.to_owned();
+    binding.clone_into(&mut config.binding);
     WorkersKvCache::from_env(env, &config, Arc::new(WorkerClock))
 }
 
@@ -108,7 +108,7 @@ async fn sizes(env: &Env) -> Outcome {
     let session_store_core::Reservation::Granted(lease) = lease else {
         return Err("no lease".to_owned());
     };
-    let ttl = SwapTtl::Set(Ttl::new(Duration::from_secs(60)).unwrap_or(Ttl::MIN));
+    let ttl = SwapTtl::Set(Ttl::new(Duration::from_mins(1)).unwrap_or(Ttl::MIN));
     let put = async |size: usize| {
         let record = Record::new(vec![b'V'; size]);
         cache.swap(&key, &lease, Some(&record), ttl).await
@@ -201,7 +201,7 @@ async fn schemas(env: &Env) -> Outcome {
 
 async fn data(env: &Env, context: &Context) -> Outcome {
     let app = app(env, context, "KV", "large_").await.map_err(told)?;
-    let data = |size: usize| Json::parse(&format!("\"{}\"", "x".repeat(size))).map_err(told);
+    let data = |size: usize| Json::parse(format!("\"{}\"", "x".repeat(size))).map_err(told);
     // The policy refuses more than it allows, and the store more than D1 takes.
     let guest = app.create_guest(Metadata::default(), data(1 << 20)?).await;
     refused(guest, is_too_large, &["session data"])?;
