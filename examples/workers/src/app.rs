@@ -34,9 +34,7 @@ pub(crate) fn open(env: &Env, host: Host) -> Result<App> {
 
 /// Keeps for the next request what this one has found out.
 pub(crate) fn remember(app: &App) {
-    if app.store().is_registered() {
-        IS_REGISTERED.store(true, Ordering::Relaxed);
-    }
+    IS_REGISTERED.store(app.store().is_registered(), Ordering::Relaxed);
 }
 
 fn config(env: &Env) -> Result<LayeredConfig> {

@@ -1,6 +1,5 @@
 //! The invalidation log: removals that failed, and SQL typed by hand, reach the cache through it.
 
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use futures_util::future::join;
@@ -13,7 +12,7 @@ use crate::primary::{
     CacheName, CacheRegistration, CacheScope, LogPromise, Page, PrimaryStore, Which,
 };
 use crate::secondary::SecondaryStore;
-use crate::time::Ttl;
+use crate::time::{Timestamp, Ttl};
 use crate::token::SessionId;
 use crate::user::UserId;
 
@@ -37,6 +36,12 @@ pub(super) enum Usage {
 pub(super) struct Pause {
     until: Duration,
     usage: Usage,
+}
+
+/// What a look at the database has shown.
+struct Known {
+    is_known: bool,
+    is_clock_right: bool,
 }
 
 /// How long after a commit old entries may be served.
@@ -64,39 +69,56 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
     /// - For a cache of class Eventual the clocks are compared too, in a read of the primary: a host
     ///   whose clock is wrong believes no entry, not even the first \[K6-K03\].
     pub async fn register(&self) -> Result<()> {
-        if let Some(own) = self.registration()
-            && !self.is_known(&own).await?
-        {
+        let before = self.inner.host.clock.distrusted_until();
+        let Some(own) = self.registration() else {
+            self.note_registered(before);
+            return Ok(());
+        };
+        let found = self.look_up(&own).await?;
+        if !found.is_known {
             self.inner.primary.register(&own).await?;
         }
-        self.inner.is_registered.store(true, Ordering::Release);
+        if found.is_clock_right {
+            self.note_registered(before);
+        }
         Ok(())
     }
 
-    /// Whether the cache is registered already; compares the clocks where they matter.
-    async fn is_known(&self, own: &CacheRegistration) -> Result<bool> {
-        let inner = &self.inner;
-        let (caches, compared) = join(inner.primary.caches(), self.compare_clocks()).await;
-        compared?;
+    /// What the database says of this cache, and of the time where that matters.
+    async fn look_up(&self, own: &CacheRegistration) -> Result<Known> {
+        let (caches, compared) = join(self.inner.primary.caches(), self.compare_clocks()).await;
+        let is_clock_right = compared?;
         let is_own = |one: &CacheRegistration| {
             one.name == own.name && one.scope == own.scope && one.ttl >= own.ttl
         };
-        Ok(caches?.iter().any(is_own))
+        Ok(Known { is_known: caches?.iter().any(is_own), is_clock_right })
     }
 
     /// Whoever has only hits never reads the primary, which tells the time along with each read.
-    async fn compare_clocks(&self) -> Result<()> {
+    async fn compare_clocks(&self) -> Result<bool> {
         let inner = &self.inner;
-        let shield = &inner.leases.shield;
-        if shield.is_linearizable() {
-            return Ok(());
+        if inner.leases.shield.is_linearizable() {
+            return Ok(true);
         }
         let now = inner.host.now();
         let found = inner.primary.find(&NOBODY).await?;
-        if let Some(server) = found.server_time {
-            shield.compare_clocks(now, server, inner.config.max_skew);
+        Ok(found.server_time.is_none_or(|server| self.compare(now, server)))
+    }
+
+    /// Compares this host's time with that of a read of the primary.
+    pub(super) fn compare(&self, own: Timestamp, server: Timestamp) -> bool {
+        let inner = &self.inner;
+        let is_right = inner.leases.shield.compare_clocks(own, server, inner.config.max_skew);
+        if !is_right {
+            // A quiet while sets no clock right: it is compared again before it is believed.
+            *inner.registered.lock() = None;
         }
-        Ok(())
+        is_right
+    }
+
+    /// `before`: until when the clock had been distrusted before it was compared.
+    fn note_registered(&self, before: Duration) {
+        *self.inner.registered.lock() = Some(before);
     }
 
     /// Takes the registration for granted: for a host that makes a store per request, and on which one
@@ -105,18 +127,31 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
     /// # Contract
     /// - A hit then costs one operation of the cache, from the first lookup on \[X8-G-09\].
     pub fn registered_before(&self) {
-        self.inner.is_registered.store(true, Ordering::Release);
+        self.note_registered(self.inner.host.clock.distrusted_until());
     }
 
-    /// Whether this store has registered its cache, or takes that for granted.
+    /// Whether the next store of this host may take its registration for granted.
+    ///
+    /// # Contract
+    /// - Not while the clock is known to be wrong, nor before it was compared again \[K6-K03\].
     pub fn is_registered(&self) -> bool {
-        self.inner.is_registered.load(Ordering::Acquire)
+        let inner = &self.inner;
+        let registered = *inner.registered.lock();
+        let is_compared = || registered == Some(inner.host.clock.distrusted_until());
+        let shield = &inner.leases.shield;
+        registered.is_some()
+            && (shield.is_linearizable() || (is_compared() && shield.is_clock_right()))
     }
 
     /// What the cache may be used for: nobody else reckons with one that is not registered. The first
     /// requests wait for one of them to register it; after a failure it is left alone for a while.
     pub(super) async fn usage(&self) -> Usage {
         let inner = &self.inner;
+        if !inner.leases.shield.is_clock_right() {
+            // Whatever is read meanwhile compares it.
+            inner.leases.shield.counters.bypassed.add();
+            return Usage::Nothing;
+        }
         if self.is_registered() {
             return Usage::Whole;
         }
@@ -127,31 +162,40 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
         if inner.host.clock.monotonic() < pause.until {
             return pause.usage;
         }
-        let Err((usage, error)) = self.try_register().await else {
-            inner.is_registered.store(true, Ordering::Release);
-            return Usage::Whole;
-        };
-        tracing::error!(%error, ?usage, "cache not registered");
-        let until = inner.host.clock.monotonic() + inner.config.breaker_pause;
-        *pause = Pause { until, usage };
-        usage
+        let before = inner.host.clock.distrusted_until();
+        match self.try_register().await {
+            Ok(true) => {
+                self.note_registered(before);
+                Usage::Whole
+            }
+            Ok(false) => Usage::Nothing,
+            Err((usage, error)) => {
+                tracing::error!(%error, ?usage, "cache not registered");
+                let until = inner.host.clock.monotonic() + inner.config.breaker_pause;
+                *pause = Pause { until, usage };
+                usage
+            }
+        }
     }
 
-    async fn try_register(&self) -> Result<(), (Usage, Error)> {
+    /// Whether the clock is right, once the cache is registered.
+    async fn try_register(&self) -> Result<bool, (Usage, Error)> {
         let (inner, own) = (&self.inner, self.registration());
-        let Some(own) = own else { return Ok(()) };
+        let Some(own) = own else { return Ok(true) };
         let deadline = inner.config.read_deadline;
-        match within(&inner.host, deadline, self.is_known(&own)).await {
-            Ok(true) => Ok(()),
-            Ok(false) => within(&inner.host, deadline, inner.primary.register(&own))
-                .await
-                .map_err(|error| (Usage::Nothing, error)),
+        let found = match within(&inner.host, deadline, self.look_up(&own)).await {
+            Ok(found) => found,
             // Whoever has put an entry there had registered the cache, and the entry says its end.
             Err(error) if error.is_retryable() && !inner.leases.shield.is_linearizable() => {
-                Err((Usage::Hits, error))
+                return Err((Usage::Hits, error));
             }
-            Err(error) => Err((Usage::Nothing, error)),
+            Err(error) => return Err((Usage::Nothing, error)),
+        };
+        if !found.is_known {
+            let registered = within(&inner.host, deadline, inner.primary.register(&own)).await;
+            registered.map_err(|error| (Usage::Nothing, error))?;
         }
+        Ok(found.is_clock_right)
     }
 
     /// Removes from the cache what the log names, and acknowledges exactly the entries whose

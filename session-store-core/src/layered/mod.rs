@@ -15,7 +15,6 @@ mod counters;
 mod nocache;
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use async_lock::Semaphore;
@@ -95,7 +94,9 @@ struct Inner<P, S> {
     host: Host,
     config: LayeredConfig,
     cache_ttl: Ttl,
-    is_registered: AtomicBool,
+    /// Whether the cache is registered and the clock was compared: until when it had been distrusted
+    /// before that.
+    registered: parking_lot::Mutex<Option<Duration>>,
     /// Held while the cache is being registered.
     registering: async_lock::Mutex<Pause>,
 }
@@ -131,7 +132,7 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
             host,
             cache_ttl,
             config,
-            is_registered: AtomicBool::new(false),
+            registered: parking_lot::Mutex::default(),
             registering: async_lock::Mutex::default(),
         };
         if inner.config.require_immediate && inner.healthy() != Visibility::Immediate {

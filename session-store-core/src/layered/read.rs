@@ -223,7 +223,7 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
             let find = inner.primary.find(&id);
             let found = within(&inner.host, inner.config.read_deadline, find).await?;
             if let Some(server) = found.server_time {
-                inner.leases.shield.compare_clocks(now, server, inner.config.max_skew);
+                this.compare(now, server);
             }
             Ok(inner.fetched(found, now))
         })
