@@ -11,6 +11,7 @@ use async_lock::Semaphore;
 
 use super::flight::{Duty, Flights, Pilot};
 use super::shield::Shield;
+use crate::codec;
 use crate::error::Result;
 use crate::host::{BoxFuture, Host};
 use crate::secondary::{CacheKey, Record, Reservation, SecondaryStore, SwapTtl};
@@ -111,6 +112,18 @@ where
         }
     }
 
+    /// Looks at `key` and leaves nothing there: a cache that may be read, but not filled.
+    pub(crate) async fn peek(&self, key: &CacheKey) -> Seen {
+        let is_open = self.shield.is_open();
+        match if is_open { self.shield.get(key).await } else { Ok(None) } {
+            Ok(Some(record)) if !record.is_lease() && self.shield.is_open() => Seen::Entry(record),
+            _ => {
+                self.shield.counters.bypassed.add();
+                Seen::Blind
+            }
+        }
+    }
+
     fn classify(&self, record: Record, own: bool) -> Seen {
         if !own && !record.is_lease() {
             return Seen::Entry(record);
@@ -165,7 +178,7 @@ async fn perform<S: SecondaryStore>(
             (Some(record), SwapTtl::Set(*ttl))
         }
         (Duty::Refresh, None) => return,
-        (Duty::Refresh, Some(Put::Value(record, _))) if record == seen => return,
+        (Duty::Refresh, Some(Put::Value(record, _))) if codec::is_same(record, seen) => return,
         (Duty::Refresh, Some(Put::Value(record, _))) => (Some(record), SwapTtl::Keep),
         // A failed read frees its lease at once, so that it isn't a herd until the lease ends.
         (Duty::Fill | Duty::Refresh | Duty::Clear, _) => (None, SwapTtl::Keep),
