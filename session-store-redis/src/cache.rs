@@ -77,8 +77,8 @@ impl RedisCache {
         let end = self.inner.dialer.end() + self.inner.dialer.template.connect_timeout;
         let ready = self.inner.routes.ready(end).await;
         ready.map_err(|fault| fault.into_error("CONNECT", Effect::None))?;
-        if let Some((routes, _)) = &self.inner.removals {
-            let allowed = routes.may_wait(end).await;
+        if let Some((routes, wait)) = &self.inner.removals {
+            let allowed = routes.may_wait(end + wait.timeout).await;
             allowed.map_err(|fault| fault.into_error("WAIT", Effect::None))?;
         }
         Ok(())

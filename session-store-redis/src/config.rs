@@ -40,7 +40,7 @@ pub struct RedisConfig {
     pub nodelay: bool,
     /// The certificates that are trusted, as PEM. Default: `None`, which is those of the system.
     pub ca_pem: Option<Vec<u8>>,
-    /// How to log in to sentinels. Default: `None`.
+    /// How to log in to sentinels; the user needs `+sentinel|get-master-addr-by-name`. Default: `None`.
     pub sentinel_credentials: Option<Credentials>,
     /// How many replicas must acknowledge a removal before it counts. Default: `None`.
     pub wait: Option<Wait>,
@@ -200,7 +200,8 @@ impl Client {
 pub struct Wait {
     /// How many replicas must have it. Name all that could be promoted.
     pub replicas: u32,
-    /// How long to wait for them, beyond the deadline of the operation.
+    /// How long to wait for them, beyond the deadline of the operation. The `cache_deadline` of the
+    /// layered store leaves room for both.
     pub timeout: Duration,
 }
 
