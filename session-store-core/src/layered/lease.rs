@@ -104,6 +104,11 @@ where
             Ok(Some(record)) => self.classify(record, false),
             Ok(None) => match self.shield.reserve(key, self.lease_ttl).await {
                 Ok(Reservation::Granted(lease)) => self.classify(lease, true),
+                Ok(Reservation::Occupied(_)) if !self.shield.is_open() => {
+                    // Nor is one that came back between the two questions a new one.
+                    self.shield.counters.bypassed.add();
+                    Seen::Blind
+                }
                 Ok(Reservation::Occupied(record)) => self.classify(record, false),
                 // The lease may be there or come later: a fill would be a guess.
                 Err(_) => Seen::Blind,
