@@ -3,6 +3,10 @@
 use std::fmt;
 use std::time::Duration;
 
+use session_store_core::{Error, Result};
+
+use crate::error::NAME;
+
 /// Where the database is and how it is used. `Debug` shows no password.
 #[derive(Clone)]
 #[non_exhaustive]
@@ -27,14 +31,15 @@ pub struct PostgresConfig {
     /// Whether a lookup brings the server's time along, so that a wrong clock of this host is
     /// noticed. Default: `true`.
     pub compare_clocks: bool,
-    /// The most connections of an own pool. Default: 10.
+    /// The most connections of an own pool, at least 1. Default: 10.
     pub max_connections: u32,
-    /// How long to wait for a connection before `Unavailable`. Default: 30 s.
+    /// How long to wait for a connection before `Unavailable`, and for whoever else is migrating.
+    /// Default: 30 s.
     pub connect_timeout: Duration,
     /// How long one statement may take, waiting for locks included, before `Timeout`. Default: 30 s.
     pub statement_timeout: Duration,
     /// How long one operation may take, waiting for a connection and repetitions after deadlocks
-    /// included, before `Timeout`. Longer than both of the above. Default: 60 s.
+    /// included, before `Timeout`. Longer than both of the above, which else say nothing. Default: 60 s.
     pub deadline: Duration,
     /// Whether a pooled connection is tested before each use, which costs a round trip; without it, a
     /// connection that the server has closed fails one call. Default: `false`.
@@ -59,6 +64,36 @@ impl PostgresConfig {
             deadline: Duration::from_mins(1),
             test_before_acquire: false,
         }
+    }
+}
+
+/// The longest time that the server takes, in ms: 24 days.
+const LONGEST: Duration = Duration::from_millis(i32::MAX as u64);
+
+impl PostgresConfig {
+    /// Times that fit each other, and a pool that is one.
+    pub(crate) fn check(&self) -> Result<()> {
+        let refuse = |what: String| Err(Error::configuration(NAME, what));
+        if self.max_connections == 0 {
+            return refuse("max_connections is 0; it must be at least 1".to_owned());
+        }
+        let times = [
+            ("connect_timeout", self.connect_timeout),
+            ("statement_timeout", self.statement_timeout),
+        ];
+        for (name, time) in times {
+            // The server takes whole milliseconds, and 0 for no limit at all.
+            if time.as_millis() == 0 || time > LONGEST {
+                return refuse(format!("{name} is {time:?}; it must be from 1 ms to 24 days"));
+            }
+            if self.deadline <= time {
+                let deadline = self.deadline;
+                return refuse(format!(
+                    "deadline is {deadline:?}; it must be longer than {name}, which is {time:?}"
+                ));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -152,4 +187,42 @@ pub enum IdType {
     Uuid,
     /// `bigint`.
     Integer,
+}
+
+#[cfg(test)]
+mod tests {
+    use session_store_core::ErrorKind;
+
+    use super::*;
+
+    #[test]
+    fn times_that_do_not_fit_are_refused_by_name_and_value() {
+        let of = |change: fn(&mut PostgresConfig)| {
+            let mut config = PostgresConfig::new("");
+            change(&mut config);
+            config
+        };
+        let wrong = [
+            (of(|config| config.deadline = Duration::ZERO), "deadline is 0ns"),
+            (
+                of(|config| config.deadline = Duration::from_secs(30)),
+                "connect_timeout, which is 30s",
+            ),
+            (of(|config| config.statement_timeout = Duration::from_secs(90)), "which is 90s"),
+            (of(|config| config.connect_timeout = Duration::ZERO), "connect_timeout is 0ns"),
+            // Below a millisecond the server would see 0, which is no limit.
+            (
+                of(|config| config.statement_timeout = Duration::from_micros(900)),
+                "statement_timeout is 900µs",
+            ),
+            (of(|config| config.max_connections = 0), "max_connections is 0"),
+        ];
+        assert!(PostgresConfig::new("").check().is_ok());
+        for (config, words) in wrong {
+            let refused = config.check().unwrap_err();
+            let is_typed = matches!(refused.kind(), ErrorKind::Configuration { .. });
+            let said = refused.to_string();
+            assert!(is_typed && said.contains(words), "{said}");
+        }
+    }
 }

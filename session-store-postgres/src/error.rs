@@ -1,5 +1,7 @@
 //! What Postgres' errors mean to a caller.
 
+use std::fmt;
+
 use session_store_core::{Error, ErrorKind};
 
 /// The name that errors and reports use.
@@ -15,7 +17,12 @@ const TLS: &str =
 
 /// Sorts an error of the driver by what the caller can do.
 pub(crate) fn classify(source: sqlx::Error) -> Error {
-    let kind = match &source {
+    let kind = classify_kind(&source);
+    error(kind).caused_by(source)
+}
+
+fn classify_kind(source: &sqlx::Error) -> ErrorKind {
+    match source {
         sqlx::Error::Database(told) => {
             let code = told.code();
             kind_of(code.as_deref().unwrap_or_default(), told.constraint())
@@ -34,8 +41,7 @@ pub(crate) fn classify(source: sqlx::Error) -> Error {
         | sqlx::Error::ColumnIndexOutOfBounds { .. }
         | sqlx::Error::TypeNotFound { .. } => ErrorKind::Corrupt,
         _ => ErrorKind::Unavailable,
-    };
-    error(kind).caused_by(source)
+    }
 }
 
 /// The same for a statement or a commit after which something may be different: without an answer,
@@ -43,14 +49,38 @@ pub(crate) fn classify(source: sqlx::Error) -> Error {
 pub(crate) fn classify_write(source: sqlx::Error) -> Error {
     let is_answered = match &source {
         // The server refuses, unless it says that it is going away.
-        sqlx::Error::Database(told) => {
-            !told.code().is_some_and(|code| code.starts_with("57P") || code.starts_with("08"))
-        }
-        // Nothing was sent.
-        sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed => true,
+        sqlx::Error::Database(told) => !told.code().is_some_and(|code| leaves_open(&code)),
         _ => false,
     };
     if is_answered { classify(source) } else { error(ErrorKind::Timeout).caused_by(source) }
+}
+
+/// Whether an SQLSTATE leaves open what became of the statement or the commit: the server goes away,
+/// the connection is lost (08007: while the commit was under way), or it says so itself (40003).
+fn leaves_open(code: &str) -> bool {
+    code.starts_with("57P") || code.starts_with("08") || code == "40003"
+}
+
+/// A connection that could not be made. Another one would fail as well, so it is not asked for.
+#[derive(Debug)]
+struct Unmade(sqlx::Error);
+
+impl fmt::Display for Unmade {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("no connection could be made")
+    }
+}
+
+impl std::error::Error for Unmade {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.0)
+    }
+}
+
+/// Sorts an error of making a connection, or of waiting for one: nothing was sent over it.
+pub(crate) fn classify_open(source: sqlx::Error) -> Error {
+    let kind = classify_kind(&source);
+    error(kind).caused_by(Unmade(source))
 }
 
 fn configuration(what: &'static str) -> ErrorKind {
@@ -78,7 +108,8 @@ fn kind_of(code: &str, constraint: Option<&str>) -> ErrorKind {
     }
 }
 
-/// Whether the connection had been closed before anything was sent over it, or has been meanwhile.
+/// Whether a connection that had been made was closed before anything was sent over it, or has been
+/// meanwhile.
 pub(crate) fn is_closed(error: &Error) -> bool {
     let source = std::error::Error::source(error);
     match source.and_then(|source| source.downcast_ref::<sqlx::Error>()) {
@@ -91,17 +122,48 @@ pub(crate) fn is_closed(error: &Error) -> bool {
     }
 }
 
+/// Whether somebody else held a lock for longer than was to be waited.
+pub(crate) fn is_locked(error: &Error) -> bool {
+    said_by_server(error).is_some_and(|code| code == "55P03")
+}
+
 /// Whether the server has undone the transaction for the sake of another one.
 pub(crate) fn is_victim(error: &Error) -> bool {
-    let source = std::error::Error::source(error);
-    let told = source.and_then(|source| source.downcast_ref::<sqlx::Error>());
-    matches!(told, Some(sqlx::Error::Database(told))
-        if matches!(told.code().as_deref(), Some("40P01" | "40001")))
+    said_by_server(error).is_some_and(|code| code == "40P01" || code == "40001")
+}
+
+/// The SQLSTATE behind an error.
+fn said_by_server(error: &Error) -> Option<String> {
+    let source = std::error::Error::source(error)?.downcast_ref::<sqlx::Error>()?;
+    let sqlx::Error::Database(told) = source else { return None };
+    told.code().map(std::borrow::Cow::into_owned)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_commit_that_may_have_happened_is_of_unknown_outcome() {
+        for code in ["40003", "08007", "08006", "57P01", "57P02"] {
+            assert!(leaves_open(code), "{code}");
+        }
+        for code in ["40001", "40P01", "23505", "57014", "53100"] {
+            assert!(!leaves_open(code), "{code}");
+        }
+        let lost = || sqlx::Error::Io(std::io::ErrorKind::ConnectionReset.into());
+        assert_eq!(classify_write(lost()).kind(), &ErrorKind::Timeout);
+    }
+
+    #[test]
+    fn a_connection_that_can_not_be_made_is_not_one_that_was_closed() {
+        for kind in [std::io::ErrorKind::HostUnreachable, std::io::ErrorKind::ConnectionReset] {
+            let broken = classify(sqlx::Error::Io(kind.into()));
+            let unmade = classify_open(sqlx::Error::Io(kind.into()));
+            assert!(is_closed(&broken) && !is_closed(&unmade), "{kind}");
+            assert_eq!(unmade.kind(), &ErrorKind::Unavailable);
+        }
+    }
 
     #[test]
     fn what_the_operator_must_mend_is_configuration() {

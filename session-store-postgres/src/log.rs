@@ -5,7 +5,7 @@ use std::time::Duration;
 use session_store_core::{
     CacheName, CacheRegistration, CacheScope, Drained, LogEntry, LogId, Result, Ttl,
 };
-use sqlx::{PgConnection, PgPool, Row};
+use sqlx::{PgConnection, Row};
 
 use crate::ending;
 use crate::error::{classify, classify_write};
@@ -16,7 +16,7 @@ use crate::schema::Schema;
 const SLACK_MS: i64 = 10_000;
 
 pub(crate) async fn register(
-    pool: &PgPool,
+    on: &mut PgConnection,
     schema: &Schema,
     cache: &CacheRegistration,
 ) -> Result<()> {
@@ -27,7 +27,7 @@ pub(crate) async fn register(
         .bind(cache.name.as_str())
         .bind(cache.scope == CacheScope::Shared)
         .bind(i64::try_from(cache.ttl.as_millis()).unwrap_or(i64::MAX));
-    query.execute(pool).await.map_err(classify_write).map(drop)
+    query.execute(on).await.map_err(classify_write).map(drop)
 }
 
 /// Forgets a cache, and the entries that only waited for it.
@@ -49,9 +49,12 @@ pub(crate) async fn unregister(
     sqlx::query(schema.sql(sql)).execute(on).await.map_err(classify).map(drop)
 }
 
-pub(crate) async fn caches(pool: &PgPool, schema: &Schema) -> Result<Vec<CacheRegistration>> {
+pub(crate) async fn caches(
+    on: &mut PgConnection,
+    schema: &Schema,
+) -> Result<Vec<CacheRegistration>> {
     let sql = schema.sql("SELECT name, is_shared, ttl FROM {p}session_caches ORDER BY name");
-    let rows = sqlx::query(sql).fetch_all(pool).await.map_err(classify)?;
+    let rows = sqlx::query(sql).fetch_all(on).await.map_err(classify)?;
     let read = |row: &sqlx::postgres::PgRow| {
         let is_shared = row.try_get(1).map_err(classify)?;
         let length = Duration::from_millis(row::unsigned(row, 2)?.max(1));

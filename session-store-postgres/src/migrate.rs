@@ -1,10 +1,14 @@
 //! The schema, brought up to date inside one transaction, whoever starts at the same time.
 
-use session_store_core::{Error, LogPromise, Result};
+use std::fmt;
+use std::time::Duration;
+
+use session_store_core::{Error, ErrorKind, LogPromise, Result};
+use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, Executor, PgConnection, PgPool, Row};
 
 use crate::config::InvalidationLog;
-use crate::error::{NAME, classify};
+use crate::error::{NAME, classify, classify_write, error, is_locked};
 use crate::row;
 use crate::schema::Schema;
 use crate::transaction;
@@ -12,7 +16,7 @@ use crate::transaction;
 /// What this version of the crate writes and reads.
 const VERSION: u64 = 1;
 /// Whoever migrates holds this advisory lock of the transaction, mixed with the prefix.
-const LOCK: i64 = 0x7365_7373_696f_6e73;
+const LOCK: i32 = 0x696f_6e73;
 
 const USERS: &str = include_str!("../migrations/0001_users.sql");
 const SESSIONS: &str = include_str!("../migrations/0001_sessions.sql");
@@ -44,21 +48,44 @@ fn triggers(schema: &Schema) -> String {
 }
 
 /// Brings the schema up to date. Eight processes may do so at once: the first one gets the lock, the
-/// others find nothing left to do.
-pub(crate) async fn migrate(pool: &PgPool, schema: &Schema) -> Result<()> {
+/// others find nothing left to do. A lock that somebody holds is waited for as long as `patience`.
+pub(crate) async fn migrate(pool: &PgPool, schema: &Schema, patience: Duration) -> Result<()> {
     let mut on = transaction::begin(pool).await?;
+    match apply(&mut on, schema, patience).await {
+        Ok(()) => on.commit().await.map_err(classify_write),
+        Err(error) => {
+            let _ = on.rollback().await;
+            if !is_locked(&error) {
+                return Err(error);
+            }
+            // Whoever it was may be gone by now, and nobody may be seen.
+            let holders = match transaction::open(pool).await {
+                Ok(mut on) => holders(&mut on, schema).await.unwrap_or_default(),
+                Err(_) => String::new(),
+            };
+            Err(self::error(ErrorKind::Unavailable).caused_by(Locked(holders)))
+        }
+    }
+}
+
+async fn apply(on: &mut PgConnection, schema: &Schema, patience: Duration) -> Result<()> {
+    sqlx::query("SELECT set_config('lock_timeout', $1, true)")
+        .bind(patience.as_millis().to_string())
+        .execute(&mut *on)
+        .await
+        .map_err(classify)?;
     sqlx::query("SELECT pg_advisory_xact_lock($1, hashtext(current_schema() || $2))")
-        .bind(i32::try_from(LOCK & 0x7fff_ffff).unwrap_or(i32::MAX))
+        .bind(LOCK)
         .bind(schema.prefix())
         .execute(&mut *on)
         .await
         .map_err(classify)?;
-    check_users(&mut on, schema).await?;
-    let missing = if let Some(found) = version(&mut on, schema).await? {
+    check_users(on, schema).await?;
+    let missing = if let Some(found) = version(on, schema).await? {
         check_version(found)?;
         // Triggers need strong locks on tables in use; they are made only where they are not.
         let wanted = schema.log == InvalidationLog::Kept;
-        let there = log_promise(&mut on, schema).await?;
+        let there = log_promise(on, schema).await?;
         let is_there = match there {
             LogPromise::Complete => true,
             LogPromise::OwnWrites => !schema.has_user_trigger,
@@ -67,12 +94,54 @@ pub(crate) async fn migrate(pool: &PgPool, schema: &Schema) -> Result<()> {
         let is_fit = if wanted { is_there } else { there == LogPromise::None };
         if is_fit { String::new() } else { schema.migration(&triggers(schema)) }
     } else {
-        check_room(&mut on, schema).await?;
+        check_room(on, schema).await?;
         script(schema)
     };
     on.execute(sqlx::raw_sql(AssertSqlSafe(missing))).await.map_err(classify)?;
-    check_reference(&mut on, schema).await?;
-    on.commit().await.map_err(classify)
+    check_reference(on, schema).await
+}
+
+/// Somebody else holds a lock that a migration needs.
+#[derive(Debug)]
+struct Locked(String);
+
+impl fmt::Display for Locked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let holders = if self.0.is_empty() { "nobody who is still seen" } else { &self.0 };
+        write!(
+            f,
+            "bringing the schema up to date waits for a lock that is held by {holders}; see \
+             pg_locks and pg_stat_activity, and end it there if it hangs"
+        )
+    }
+}
+
+impl std::error::Error for Locked {}
+
+/// Who holds the lock of the migration, or one on the tables it changes.
+async fn holders(on: &mut PgConnection, schema: &Schema) -> Result<String> {
+    let sql = "SELECT DISTINCT a.pid, a.application_name, coalesce(a.state, 'unknown') \
+         FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid \
+         WHERE l.granted AND a.pid <> pg_backend_pid() AND ( \
+         (l.locktype = 'advisory' AND l.classid::bigint = $1 AND \
+          l.objid::bigint = hashtext(current_schema() || $2)::bigint & 4294967295) \
+         OR l.relation IN (to_regclass($3), to_regclass($4))) ORDER BY a.pid LIMIT 5";
+    let rows = sqlx::query(sql)
+        .bind(i64::from(LOCK))
+        .bind(schema.prefix())
+        .bind(schema.text("{p}sessions"))
+        .bind(schema.text("{users}"))
+        .fetch_all(on)
+        .await
+        .map_err(classify)?;
+    let holder = |row: &PgRow| -> std::result::Result<String, sqlx::Error> {
+        let (pid, name, state): (i32, String, String) =
+            (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+        Ok(format!("process {pid} ({name:?}, {state})"))
+    };
+    let holders: Vec<_> =
+        rows.iter().map(holder).collect::<std::result::Result<_, _>>().map_err(classify)?;
+    Ok(holders.join(", "))
 }
 
 /// Refuses a database whose schema is missing or of another version.

@@ -6,7 +6,7 @@ use session_store_core::{
     Census, Cursor, Error, Found, Listing, Page, Result, Session, SessionId, Timestamp, UserId,
     Which,
 };
-use sqlx::{AssertSqlSafe, PgPool, Row};
+use sqlx::{AssertSqlSafe, PgConnection, Row};
 
 use crate::error::{NAME, classify};
 use crate::row::{self, SESSION_COLUMNS};
@@ -28,14 +28,14 @@ pub(crate) fn find_sql(schema: &Schema) -> String {
 }
 
 pub(crate) async fn find(
-    pool: &PgPool,
+    on: &mut PgConnection,
     schema: &Schema,
     sql: &Arc<str>,
     id: &SessionId,
 ) -> Result<Found> {
     let row = sqlx::query(AssertSqlSafe(Arc::clone(sql)))
         .bind(id.as_bytes().as_slice())
-        .fetch_one(pool)
+        .fetch_one(on)
         .await
         .map_err(classify)?;
     Ok(Found {
@@ -67,7 +67,7 @@ pub(crate) fn list_sql(schema: &Schema) -> String {
 }
 
 pub(crate) async fn list(
-    pool: &PgPool,
+    on: &mut PgConnection,
     schema: &Schema,
     user: &UserId,
     which: Which,
@@ -87,7 +87,7 @@ pub(crate) async fn list(
         .bind(at)
         .bind(id)
         .bind(i64::from(page.limit.get()) + 1)
-        .fetch_all(pool)
+        .fetch_all(on)
         .await
         .map_err(classify)?;
     let items = rows.iter().map(row::session).collect::<Result<Vec<_>>>()?;
@@ -98,7 +98,7 @@ pub(crate) async fn list(
 }
 
 pub(crate) async fn census(
-    pool: &PgPool,
+    on: &mut PgConnection,
     schema: &Schema,
     now: Timestamp,
     user: Option<&UserId>,
@@ -119,7 +119,7 @@ pub(crate) async fn census(
         .bind(now.as_millis())
         .bind(day_ago)
         .bind(user.map(UserId::as_str))
-        .fetch_one(pool)
+        .fetch_one(on)
         .await
         .map_err(classify)?;
     debug_assert_eq!(row.len(), 7, "as many as the fields below");

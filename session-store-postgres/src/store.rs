@@ -12,13 +12,14 @@ use session_store_core::{
     Result, RevokedSessions, Selection, Session, SessionChange, SessionId, SweepBounds, Swept,
     Timestamp, Touch, Touched, Update, User, UserChange, UserId, UserUpdate, Which,
 };
-use sqlx::PgPool;
+use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{PgPool, Postgres};
 
 use crate::config::{Access, PostgresConfig};
 use crate::error::{NAME, classify, error};
 use crate::schema::{Schema, quote};
-use crate::transaction::{Tries, begin, finish, on_open_connection};
+use crate::transaction::{self, Tries, begin, finish, on_open_connection};
 use crate::write::{self, MAX_DATA_BYTES};
 use crate::{ending, log, migrate, pooler, read, users};
 
@@ -39,10 +40,13 @@ impl PostgresStore {
     /// Connects and, if the configuration allows it, brings the schema up to date.
     ///
     /// A URL that can't be read, wrong credentials, a missing database and a pooler in transaction
-    /// mode are `Configuration`; a schema of another version, or a users table that is not there, is
-    /// `SchemaMismatch`; a server that can't be reached is `Unavailable`. No message holds the
+    /// mode are `Configuration`, and so are times that don't fit each other; a schema of another
+    /// version, or a users table that is not there, is `SchemaMismatch`; a server that can't be reached
+    /// is `Unavailable`, and so is a lock that somebody else holds for as long as `connect_timeout`
+    /// while the schema is brought up to date: the source says which process. No message holds the
     /// password.
     pub async fn connect(config: &PostgresConfig) -> Result<Self> {
+        config.check()?;
         let mut options = PgConnectOptions::from_str(&config.url).map_err(classify)?;
         let timeout = config.statement_timeout.as_millis().to_string();
         options = options.options([("statement_timeout", timeout.as_str())]);
@@ -50,7 +54,7 @@ impl PostgresStore {
             options = options.options([("search_path", quote(schema)?.as_str())]);
         }
         let pool = PgPoolOptions::new()
-            .max_connections(config.max_connections.max(1))
+            .max_connections(config.max_connections)
             .acquire_timeout(config.connect_timeout)
             .test_before_acquire(config.test_before_acquire)
             .connect_lazy_with(options);
@@ -59,18 +63,13 @@ impl PostgresStore {
 
     /// The same over a pool of the application's, whose settings are the application's too.
     pub async fn over(pool: PgPool, config: &PostgresConfig) -> Result<Self> {
+        config.check()?;
         let schema = Schema::new(config)?;
-        let options = pool.connect_options();
         let patience = config.connect_timeout;
-        let probe = tokio::time::timeout(patience, pooler::refuse(&options)).await;
+        let probe = tokio::time::timeout(patience, pooler::refuse(&pool.connect_options())).await;
         probe.map_err(|_| classify(sqlx::Error::PoolTimedOut))??;
-        if config.access == Access::Migrate {
-            migrate::migrate(&pool, &schema).await?;
-        }
-        let mut on = pool.acquire().await.map_err(classify)?;
-        migrate::check(&mut on, &schema).await?;
-        let log = migrate::log_promise(&mut on, &schema).await?;
-        drop(on);
+        let ready = tokio::time::timeout(config.deadline, ready(&pool, &schema, config)).await;
+        let log = ready.unwrap_or_else(|_| Err(error(ErrorKind::Timeout)))?;
         let find = read::find_sql(&schema).into();
         Ok(Self { pool, schema: Arc::new(schema), log, deadline: config.deadline, find })
     }
@@ -93,10 +92,29 @@ impl PostgresStore {
         tokio::time::timeout(self.deadline, work).await.unwrap_or_else(late)
     }
 
+    async fn open(&self) -> Result<PoolConnection<Postgres>> {
+        transaction::open(&self.pool).await
+    }
+
+    /// The same for work that changes nothing.
+    async fn reading<T, F: Future<Output = Result<T>>>(&self, work: impl Fn() -> F) -> Result<T> {
+        self.within(on_open_connection(&self.pool, work)).await
+    }
+
     /// The pool, for an orderly shutdown.
     pub fn pool(&self) -> &PgPool {
         &self.pool
     }
+}
+
+/// Brings the schema up to date, if that is wanted, and checks it; what its triggers add up to.
+async fn ready(pool: &PgPool, schema: &Schema, config: &PostgresConfig) -> Result<LogPromise> {
+    if config.access == Access::Migrate {
+        migrate::migrate(pool, schema, config.connect_timeout).await?;
+    }
+    let mut on = transaction::open(pool).await?;
+    migrate::check(&mut on, schema).await?;
+    migrate::log_promise(&mut on, schema).await
 }
 
 #[async_trait]
@@ -132,18 +150,13 @@ impl PrimaryStore for PostgresStore {
     }
 
     async fn find_user(&self, id: &UserId) -> Result<Option<Account>> {
-        self.within(async {
-            on_open_connection(&self.pool, || users::find(&self.pool, &self.schema, id)).await
-        })
-        .await
+        self.reading(|| async { users::find(&mut *self.open().await?, &self.schema, id).await })
+            .await
     }
 
     async fn find_user_by_email(&self, normalized: &str) -> Result<Option<Account>> {
-        self.within(async {
-            on_open_connection(&self.pool, || {
-                users::find_by_email(&self.pool, &self.schema, normalized)
-            })
-            .await
+        self.reading(|| async {
+            users::find_by_email(&mut *self.open().await?, &self.schema, normalized).await
         })
         .await
     }
@@ -192,24 +205,20 @@ impl PrimaryStore for PostgresStore {
     }
 
     async fn list_users(&self, page: &Page) -> Result<Listing<User>> {
-        self.within(async {
-            on_open_connection(&self.pool, || users::list(&self.pool, &self.schema, page)).await
-        })
-        .await
+        self.reading(|| async { users::list(&mut *self.open().await?, &self.schema, page).await })
+            .await
     }
 
     async fn count_users(&self) -> Result<u64> {
-        self.within(async {
-            on_open_connection(&self.pool, || users::count(&self.pool, &self.schema)).await
-        })
-        .await
+        self.reading(|| async { users::count(&mut *self.open().await?, &self.schema).await }).await
     }
 
     async fn insert(&self, new: &NewSession, now: Timestamp) -> Result<Inserted> {
         self.within(async {
             write::check_new(&new.session, now)?;
             if new.session.user_id.is_none() {
-                return write::insert_guest(&self.pool, &self.schema, &new.session).await;
+                return write::insert_guest(&mut *self.open().await?, &self.schema, &new.session)
+                    .await;
             }
             let mut tries = Tries::default();
             loop {
@@ -224,9 +233,8 @@ impl PrimaryStore for PostgresStore {
     }
 
     async fn find(&self, id: &SessionId) -> Result<Found> {
-        self.within(async {
-            on_open_connection(&self.pool, || read::find(&self.pool, &self.schema, &self.find, id))
-                .await
+        self.reading(|| async {
+            read::find(&mut *self.open().await?, &self.schema, &self.find, id).await
         })
         .await
     }
@@ -295,14 +303,11 @@ impl PrimaryStore for PostgresStore {
     }
 
     async fn list(&self, user: &UserId, which: Which, page: &Page) -> Result<Listing<Session>> {
-        self.within(async {
-            if !self.schema.is_key(user) {
-                return Ok(Listing { items: Vec::new(), next: None });
-            }
-            on_open_connection(&self.pool, || {
-                read::list(&self.pool, &self.schema, user, which, page)
-            })
-            .await
+        if !self.schema.is_key(user) {
+            return Ok(Listing { items: Vec::new(), next: None });
+        }
+        self.reading(|| async {
+            read::list(&mut *self.open().await?, &self.schema, user, which, page).await
         })
         .await
     }
@@ -322,18 +327,18 @@ impl PrimaryStore for PostgresStore {
     }
 
     async fn census(&self, now: Timestamp, user: Option<&UserId>) -> Result<Census> {
-        self.within(async {
-            if user.is_some_and(|user| !self.schema.is_key(user)) {
-                return Ok(Census::default());
-            }
-            on_open_connection(&self.pool, || read::census(&self.pool, &self.schema, now, user))
-                .await
+        if user.is_some_and(|user| !self.schema.is_key(user)) {
+            return Ok(Census::default());
+        }
+        self.reading(|| async {
+            read::census(&mut *self.open().await?, &self.schema, now, user).await
         })
         .await
     }
 
     async fn register(&self, cache: &CacheRegistration) -> Result<()> {
-        self.within(async { log::register(&self.pool, &self.schema, cache).await }).await
+        self.within(async { log::register(&mut *self.open().await?, &self.schema, cache).await })
+            .await
     }
 
     async fn unregister(&self, cache: &CacheName) -> Result<()> {
@@ -351,19 +356,12 @@ impl PrimaryStore for PostgresStore {
     }
 
     async fn caches(&self) -> Result<Vec<CacheRegistration>> {
-        self.within(async {
-            on_open_connection(&self.pool, || log::caches(&self.pool, &self.schema)).await
-        })
-        .await
+        self.reading(|| async { log::caches(&mut *self.open().await?, &self.schema).await }).await
     }
 
     async fn drain(&self, cache: &CacheName, limit: u32) -> Result<Drained> {
-        self.within(async {
-            let drain = || async {
-                let mut on = self.pool.acquire().await.map_err(classify)?;
-                log::drain(&mut on, &self.schema, cache, limit).await
-            };
-            on_open_connection(&self.pool, drain).await
+        self.reading(|| async {
+            log::drain(&mut *self.open().await?, &self.schema, cache, limit).await
         })
         .await
     }

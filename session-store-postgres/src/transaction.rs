@@ -3,9 +3,10 @@
 use std::ops::ControlFlow;
 
 use session_store_core::Result;
-use sqlx::{PgPool, Postgres, Transaction};
+use sqlx::pool::PoolConnection;
+use sqlx::{PgPool, Postgres, SqlSafeStr, Transaction};
 
-use crate::error::{classify, classify_write, is_closed, is_victim};
+use crate::error::{classify, classify_open, classify_write, is_closed, is_victim};
 
 /// How often a transaction is begun again. Hand-typed SQL locks in an order of its own, so that a
 /// deadlock can't be ruled out.
@@ -15,17 +16,23 @@ const TRIES: u32 = 5;
 #[derive(Debug, Default)]
 pub(crate) struct Tries(u32);
 
+/// A connection of the pool, or a new one.
+pub(crate) async fn open(pool: &PgPool) -> Result<PoolConnection<Postgres>> {
+    pool.acquire().await.map_err(classify_open)
+}
+
 /// Begins a transaction. Its isolation is that of the statement, whatever the server's default.
 pub(crate) async fn begin(pool: &PgPool) -> Result<Transaction<'static, Postgres>> {
     let begin = || async {
-        pool.begin_with("BEGIN ISOLATION LEVEL READ COMMITTED").await.map_err(classify)
+        let statement = "BEGIN ISOLATION LEVEL READ COMMITTED".into_sql_str();
+        Transaction::begin(open(pool).await?, Some(statement)).await.map_err(classify)
     };
     on_open_connection(pool, begin).await
 }
 
-/// What `work` finds, which changes nothing and so may be done again: the server may have closed any
-/// connection of the pool while nobody used it. That costs a failure here and no round trip at every
-/// use (decision 12).
+/// What `work` finds over a connection of its own, which changes nothing and so may be done again: the
+/// server may have closed any connection of the pool while nobody used it. That costs a failure here
+/// and no round trip at every use (decision 12). When no connection can be made, that is the answer.
 pub(crate) async fn on_open_connection<T, F: Future<Output = Result<T>>>(
     pool: &PgPool,
     work: impl Fn() -> F,

@@ -4,7 +4,7 @@ use session_store_core::{
     Account, Cursor, Deleted, Email, Error, ErrorKind, Listing, Page, PasswordHash, Result,
     Timestamp, User, UserChange, UserId, UserUpdate,
 };
-use sqlx::{PgConnection, PgPool};
+use sqlx::PgConnection;
 
 use crate::error::{NAME, classify, error};
 use crate::row::{self, USER_COLUMNS};
@@ -113,7 +113,7 @@ pub(crate) async fn insert(
 /// At most two users of whom `condition` holds, each with the epoch of the same moment: who read the
 /// password of before must not get the epoch of after.
 async fn find_where(
-    pool: &PgPool,
+    on: &mut PgConnection,
     schema: &Schema,
     condition: &str,
     value: &str,
@@ -133,7 +133,7 @@ async fn find_where(
          WHERE k.user_id = u.{{id}}::text) FROM {{users}} u WHERE {condition} LIMIT 2"
     );
     let query = sqlx::query(schema.sql(&sql)).bind(value);
-    let rows = query.fetch_all(pool).await.map_err(classify)?;
+    let rows = query.fetch_all(on).await.map_err(classify)?;
     let read = if schema.owns_users() { row::user } else { row::projected_user };
     let account = |row| {
         let credential_epoch = row::last_epoch(row)?;
@@ -142,16 +142,20 @@ async fn find_where(
     rows.iter().map(account).collect()
 }
 
-pub(crate) async fn find(pool: &PgPool, schema: &Schema, id: &UserId) -> Result<Option<Account>> {
+pub(crate) async fn find(
+    on: &mut PgConnection,
+    schema: &Schema,
+    id: &UserId,
+) -> Result<Option<Account>> {
     if !schema.is_key(id) {
         return Ok(None);
     }
-    let found = find_where(pool, schema, "u.{id} = $1{key}", id.as_str()).await?;
+    let found = find_where(on, schema, "u.{id} = $1{key}", id.as_str()).await?;
     Ok(found.into_iter().find(|account| account.user.id == *id))
 }
 
 pub(crate) async fn find_by_email(
-    pool: &PgPool,
+    on: &mut PgConnection,
     schema: &Schema,
     normalized: &str,
 ) -> Result<Option<Account>> {
@@ -164,7 +168,7 @@ pub(crate) async fn find_by_email(
             }
         },
     };
-    let mut found = find_where(pool, schema, &condition, normalized).await?;
+    let mut found = find_where(on, schema, &condition, normalized).await?;
     if found.len() > 1 {
         // Nobody may get another one's account because their addresses differ in case only.
         let what = "email_column: several users have this address, up to upper and lower case";
@@ -234,7 +238,11 @@ pub(crate) async fn delete(
     Ok(Some(Deleted { sessions }))
 }
 
-pub(crate) async fn list(pool: &PgPool, schema: &Schema, page: &Page) -> Result<Listing<User>> {
+pub(crate) async fn list(
+    on: &mut PgConnection,
+    schema: &Schema,
+    page: &Page,
+) -> Result<Listing<User>> {
     needs_own_table(schema, "listing users of the application's own table")?;
     let (at, key) = read::position(page);
     let key = String::from_utf8(key).map_err(|_| Error::invalid(NAME, "cursor"))?;
@@ -243,7 +251,7 @@ pub(crate) async fn list(pool: &PgPool, schema: &Schema, page: &Page) -> Result<
          ORDER BY u.created_at, u.id LIMIT $3"
     ));
     let query = sqlx::query(sql).bind(at).bind(key).bind(i64::from(page.limit.get()) + 1);
-    let rows = query.fetch_all(pool).await.map_err(classify)?;
+    let rows = query.fetch_all(on).await.map_err(classify)?;
     let items = rows.iter().map(row::user).collect::<Result<Vec<_>>>()?;
     Ok(read::cut(items, page, |last: &User| Cursor {
         at: last.created_at,
@@ -251,8 +259,8 @@ pub(crate) async fn list(pool: &PgPool, schema: &Schema, page: &Page) -> Result<
     }))
 }
 
-pub(crate) async fn count(pool: &PgPool, schema: &Schema) -> Result<u64> {
+pub(crate) async fn count(on: &mut PgConnection, schema: &Schema) -> Result<u64> {
     let sql = schema.sql("SELECT count(*) FROM {users}");
-    let row = sqlx::query(sql).fetch_one(pool).await.map_err(classify)?;
+    let row = sqlx::query(sql).fetch_one(on).await.map_err(classify)?;
     row::unsigned(&row, 0)
 }

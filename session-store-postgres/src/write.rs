@@ -10,7 +10,7 @@ use session_store_core::{
     Session, SessionChange, SessionId, SessionIds, SessionLimit, State, Timestamp, Touch, Touched,
     Update, Updated, UserId,
 };
-use sqlx::{PgConnection, PgPool};
+use sqlx::PgConnection;
 
 use crate::error::{NAME, classify, classify_write, error};
 use crate::read::{self, ACTIVE};
@@ -287,11 +287,11 @@ fn check_size(data: Option<&Json>) -> Result<()> {
 
 /// A guest's session is one statement.
 pub(crate) async fn insert_guest(
-    pool: &PgPool,
+    on: &mut PgConnection,
     schema: &Schema,
     session: &Session,
 ) -> Result<Inserted> {
     let query = row::bind(sqlx::query(schema.sql(INSERT)), session);
-    query.execute(pool).await.map_err(classify_write)?;
+    query.execute(on).await.map_err(classify_write)?;
     Ok(Inserted { evicted: SessionIds::new() })
 }

@@ -33,7 +33,7 @@ usage: cargo xtask COMMAND
   bench        what our code costs on top of the bare drivers, as ratios of one run
   faults       servers that die, hang and come back under load; `--case WORDS`, `--seconds N`
   workers      the example Worker in workerd, with the cookies of two browsers
-  servers      up, down or env: the private servers that the tests use
+  servers      up, down or env: the private servers that the tests use; `up --docker`
   mutants      the suite against stores, caches and nodes that are broken in one way each";
 
 fn main() -> ExitCode {

@@ -1,5 +1,6 @@
 //! What a run found: verdicts, as data, text and Markdown.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::fmt::Write as _;
 use std::panic::Location;
@@ -7,7 +8,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 
 /// Why a case failed, and where it said so.
 #[derive(Clone, Debug)]
@@ -54,16 +55,27 @@ pub(super) fn ensure(holds: bool, what: &str) -> Result<(), Violation> {
     if holds { Ok(()) } else { Err(Violation::new(what)) }
 }
 
-/// The result must be an error of this kind.
+/// Kinds that say more, for [`refused`], which asks for the kind alone.
+pub(super) const INVALID_INPUT: ErrorKind = ErrorKind::InvalidInput { what: Cow::Borrowed("") };
+pub(super) const CONFIGURATION: ErrorKind = ErrorKind::Configuration { what: Cow::Borrowed("") };
+pub(super) const TOO_LARGE: ErrorKind = ErrorKind::TooLarge { what: "", limit: 0 };
+
+/// The result must be an error of this kind, whatever else the kind says.
 #[track_caller]
 pub(super) fn refused<T: fmt::Debug>(
     result: Result<T, Error>,
-    is_wanted: impl Fn(&crate::error::ErrorKind) -> bool,
+    wanted: &ErrorKind,
 ) -> Result<(), Violation> {
-    match result {
-        Err(error) if is_wanted(error.kind()) => Ok(()),
-        other => Err(Violation::new(format!("got {other:?}, wanted another error"))),
-    }
+    let is_wanted =
+        |kind| std::mem::discriminant::<ErrorKind>(kind) == std::mem::discriminant(wanted);
+    let got = match result {
+        Err(error) if is_wanted(error.kind()) => return Ok(()),
+        Err(error) => format!("the error {:?}", error.kind()),
+        Ok(value) => format!("{value:?}"),
+    };
+    let debug = format!("{wanted:?}");
+    let wanted = debug.split(' ').next().unwrap_or_default();
+    Err(Violation::new(format!("got {got}, wanted the error {wanted}")))
 }
 
 /// What came of a case.
@@ -161,7 +173,9 @@ impl Report {
                     Verdict::Weak { capability, bound } => {
                         writeln!(text, "  WEAK({capability}, {bound:?}) {id} {name}")
                     }
-                    Verdict::Fail { detail } => writeln!(text, "  FAIL {id} {name}: {detail}"),
+                    Verdict::Fail { detail } => {
+                        writeln!(text, "  FAIL {id} {name}: {}\n       {detail}", case.title)
+                    }
                 };
             }
         }
@@ -190,4 +204,34 @@ fn case_json(case: &CaseReport) -> Value {
         "bound_ms": bound,
         "detail": detail,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_case_says_what_it_proves_and_what_was_found() {
+        let verdict = Verdict::Fail { detail: "got 1, wanted 2".to_owned() };
+        let case = CaseReport { id: "P-1", name: "one_is_two", title: "One is two.", verdict };
+        let adapter = AdapterReport { name: "toy".to_owned(), role: "primary", cases: vec![case] };
+        let text = Report { adapters: vec![adapter] }.text();
+        let line = "FAIL P-1 one_is_two: One is two.\n       got 1, wanted 2\n";
+        assert!(text.contains(line), "{text}");
+    }
+
+    #[test]
+    fn a_wrong_refusal_names_both_kinds() {
+        let other: Result<u8, _> = Err(Error::new(ErrorKind::Unavailable, "toy"));
+        let said = refused(other, &TOO_LARGE).err().map(|violation| violation.to_string());
+        let said = said.unwrap_or_default();
+        assert!(
+            said.starts_with("got the error Unavailable, wanted the error TooLarge ("),
+            "{said}"
+        );
+        let said = refused(Ok(7), &ErrorKind::Conflict).err().map(|one| one.to_string());
+        assert!(said.unwrap_or_default().starts_with("got 7, wanted the error Conflict ("));
+        let fine: Result<u8, _> = Err(Error::invalid("toy", "anything"));
+        assert!(refused(fine, &INVALID_INPUT).is_ok());
+    }
 }

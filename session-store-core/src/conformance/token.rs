@@ -7,7 +7,7 @@ use base64ct::{Base64UrlUnpadded, Encoding};
 
 use super::checks;
 use super::primary::PrimaryBench;
-use super::report::{ensure, expect, refused};
+use super::report::{INVALID_INPUT, ensure, expect, refused};
 use super::runner::Outcome;
 use super::sample::{NOW, guest, id, new, session};
 use crate::error::{Error, ErrorKind};
@@ -37,7 +37,7 @@ async fn impossible_ids_are_refused(_: &PrimaryBench) -> Outcome {
 }
 
 async fn nul_and_lone_surrogates_are_refused(_: &PrimaryBench) -> Outcome {
-    let invalid = |kind: &ErrorKind| matches!(kind, ErrorKind::InvalidInput { .. });
+    let invalid = &INVALID_INPUT;
     for text in ["\"\\u0000\"", "\"\\ud800\"", "{\"\\u0000\":1}", "{\"a\":1,\"a\":2}"] {
         refused(Json::parse(text), invalid)?;
     }

@@ -1,7 +1,10 @@
 //! What only Postgres has.
 #![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
+mod connect;
 mod fixture;
 mod locks;
+mod plans;
+mod races;
 mod server;
 mod sweep;

@@ -7,7 +7,7 @@ use session_store::{ErrorKind, PrimaryStore, Reason, SecondaryStore, Source, Vis
 
 use super::load::Load;
 use super::node::{CACHE_TTL, Node, Outcome, said, two};
-use super::private::{Private, signal};
+use super::private::Private;
 use super::{CLIENTS, World, ensure, seconds, until};
 use crate::servers::redis;
 
@@ -23,7 +23,7 @@ pub(super) async fn redis_killed_and_restarted_empty(on: &World) -> Outcome<Stri
         let nodes = two(&on.truth().await?, &redis.url(), client).await?;
         let load = Load::start(&nodes, 3);
         pause(1000).await;
-        signal(redis.pid, "-KILL");
+        redis.running.signal("-KILL");
         pause(1500).await;
         server.redis_on(redis.port, &[])?;
         let restarted = Instant::now();
@@ -46,9 +46,9 @@ pub(super) async fn redis_stopped_for_ten_seconds(on: &World) -> Outcome<String>
         let nodes = two(&on.truth().await?, &redis.url(), client).await?;
         let load = Load::start(&nodes, 3);
         pause(1000).await;
-        signal(redis.pid, "-STOP");
+        redis.running.signal("-STOP");
         pause(10_000).await;
-        signal(redis.pid, "-CONT");
+        redis.running.signal("-CONT");
         let resumed = Instant::now();
         load.seen.await_hit();
         pause(5000).await;
@@ -72,7 +72,7 @@ pub(super) async fn redis_restarted_from_a_file(on: &World) -> Outcome<String> {
         redis::said(redis.port, &["save"]).map_err(said)?;
         let done = node.app.admin_revoke(token.id(), Reason::Admin).await.map_err(said)?;
         ensure(done.visibility == Visibility::Immediate, "not immediate on a healthy cache")?;
-        signal(redis.pid, "-KILL");
+        redis.running.signal("-KILL");
         pause(200).await;
         server.redis_on(redis.port, &[])?;
         let keys = redis::said(redis.port, &["dbsize"]).map_err(said)?;
@@ -154,7 +154,7 @@ pub(super) async fn a_node_starts_without_redis(on: &World) -> Outcome<String> {
     for (client, name) in CLIENTS {
         let server = Private::new()?;
         let redis = server.redis(&[])?;
-        signal(redis.pid, "-KILL");
+        redis.running.signal("-KILL");
         pause(200).await;
         let node = Node::start(&on.truth().await?, &redis.url(), client).await?;
         node.register().await?;

@@ -8,9 +8,9 @@ use session_store::{CacheKey, ErrorKind, Reason, SecondaryStore, Source, Ttl, Vi
 
 use super::load::Load;
 use super::node::{Node, Outcome, said, two};
-use super::private::{Private, signal};
+use super::private::Private;
 use super::{CLIENTS, World, ensure, seconds, until};
-use crate::servers::install::free_port;
+use crate::servers::install::{Program, free_port};
 use crate::servers::{redis, valkey};
 
 /// A master, and a replica that has caught up.
@@ -123,10 +123,10 @@ pub(super) async fn what_others_removed_is_waited_for(_: &World) -> Outcome<Stri
                 hasty.reserve(key, ttl).await.map_err(said)?;
             }
             careful.remove(&keys).await.map_err(said)?;
-            signal(replica.pid, "-STOP");
+            replica.running.signal("-STOP");
             hasty.remove(&keys).await.map_err(said)?;
             let late = careful.remove(&keys).await.err();
-            signal(replica.pid, "-CONT");
+            replica.running.signal("-CONT");
             let late = late.ok_or("the replica had nothing, and the removal counted")?;
             ensure(late.kind() == &ErrorKind::Timeout, "a short WAIT is of unknown outcome")?;
             for key in &keys {
@@ -166,7 +166,7 @@ pub(super) async fn half_a_cluster(_: &World) -> Outcome<String> {
             cache.remove(&keys).await.is_ok()
         })
         .await?;
-        signal(other.pid, "-KILL");
+        other.running.signal("-KILL");
         let before = looks(one.port)?;
         let (began, mut calls, mut hits) = (Instant::now(), 0_u32, 0_u32);
         while began.elapsed() < Duration::from_secs(1) {
@@ -196,12 +196,12 @@ pub(super) async fn the_master_dies_under_sentinel(on: &World) -> Outcome<String
     let mut figures = Vec::new();
     for (client, name) in CLIENTS {
         let server = Private::new()?;
-        let (data, sentinels) = redis::sentinels(&server.folder).map_err(said)?;
-        server.keep(&data);
-        server.keep(&sentinels);
+        let (data, sentinels) =
+            redis::sentinels(&server.home, Program::Here(redis::program().map_err(said)?))
+                .map_err(said)?;
         let addresses: Vec<_> = sentinels.iter().map(redis::Node::url).collect();
         let line = format!("{}#mymaster", addresses.join(","));
-        let (seen, healed) = under_load(on, client, &line, data[0].pid).await?;
+        let (seen, healed) = under_load(on, client, &line, &data[0]).await?;
         figures.push(format!("{name}: hits again {} after the kill, {seen}", seconds(healed)));
     }
     Ok(figures.join("; "))
@@ -211,10 +211,10 @@ pub(super) async fn a_master_dies_in_a_cluster(on: &World) -> Outcome<String> {
     let mut figures = Vec::new();
     for (client, name) in CLIENTS {
         let server = Private::new()?;
-        let all = redis::cluster(&server.folder).map_err(said)?;
-        server.keep(&all);
+        let all = redis::cluster(&server.home, Program::Here(redis::program().map_err(said)?))
+            .map_err(said)?;
         let addresses: Vec<_> = all.iter().map(redis::Node::url).collect();
-        let (seen, healed) = under_load(on, client, &addresses.join(","), all[0].pid).await?;
+        let (seen, healed) = under_load(on, client, &addresses.join(","), &all[0]).await?;
         figures.push(format!("{name}: all hit again {} after the kill, {seen}", seconds(healed)));
     }
     Ok(figures.join("; "))
@@ -226,13 +226,13 @@ async fn under_load(
     on: &World,
     client: session_store::redis::Client,
     line: &str,
-    master: u32,
+    master: &redis::Node,
 ) -> Outcome<(String, Option<Duration>)> {
     let nodes = two(&on.truth().await?, line, client).await?;
     let epoch = nodes[0].cache.epoch();
     let load = Load::start(&nodes, 3);
     tokio::time::sleep(Duration::from_secs(1)).await;
-    signal(master, "-KILL");
+    master.running.signal("-KILL");
     let killed = Instant::now();
     tokio::time::sleep(Duration::from_millis(500)).await;
     let mut healed = None;

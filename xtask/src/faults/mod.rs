@@ -12,11 +12,14 @@ mod stress;
 mod truth;
 mod wire;
 
+use std::any::Any;
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::pin::Pin;
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt;
 use session_store::postgres::{PostgresConfig, PostgresHarness};
 use session_store::redis::Client;
 
@@ -158,10 +161,7 @@ fn judge(servers: &Addresses, wanted: Option<&str>, stress: Duration) -> Result<
             name,
         };
         let began = Instant::now();
-        let outcome = runtime.block_on(async {
-            let late = |_| Err(format!("not done in {PATIENCE:?}"));
-            tokio::time::timeout(PATIENCE + stress, case(&world)).await.unwrap_or_else(late)
-        });
+        let outcome = runtime.block_on(held(PATIENCE + stress, case(&world)));
         let took = began.elapsed().as_secs_f32();
         match outcome {
             Ok(figures) => {
@@ -175,6 +175,19 @@ fn judge(servers: &Addresses, wanted: Option<&str>, stress: Duration) -> Result<
         }
     }
     Ok(tally)
+}
+
+/// What a case comes to that may take too long, or panic: the others run all the same.
+async fn held<T>(patience: Duration, case: impl Future<Output = Outcome<T>>) -> Outcome<T> {
+    let late = |_| Err(format!("not done in {patience:?}"));
+    let case = AssertUnwindSafe(case).catch_unwind();
+    let broken = |panic: Box<dyn Any + Send>| {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+        Err(format!("panicked: {}", text.unwrap_or("without a message")))
+    };
+    let case = async { case.await.unwrap_or_else(broken) };
+    tokio::time::timeout(patience, case).await.unwrap_or_else(late)
 }
 
 /// `Err` with `what` unless it holds.
@@ -200,4 +213,21 @@ async fn until(
 
 fn seconds(length: Option<Duration>) -> String {
     length.map_or_else(|| "never".to_owned(), |length| format!("{:.2} s", length.as_secs_f32()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_case_that_panics_or_hangs_is_one_that_failed() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let patience = Duration::from_secs(5);
+        let fine = runtime.block_on(held(patience, async { Ok(7) }));
+        assert_eq!(fine, Ok(7));
+        let broken = held::<()>(patience, async { panic!("no {}", "way") });
+        assert_eq!(runtime.block_on(broken), Err("panicked: no way".to_owned()));
+        let hanging = held::<()>(Duration::from_millis(10), std::future::pending());
+        assert!(runtime.block_on(hanging).unwrap_err().contains("not done"));
+    }
 }

@@ -1,20 +1,17 @@
 //! Servers of one case alone, which may be killed.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::sync::Mutex;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::node::{Outcome, said};
+use crate::servers::book::{Book, Home};
 use crate::servers::install::free_port;
 use crate::servers::redis::{self, Node};
-use crate::servers::state::empty_folder;
 
-/// Processes that end with the case, and the folder they work in.
+/// Servers that end with the case, and the folder they work in.
 #[derive(Debug)]
 pub(super) struct Private {
-    pub(super) folder: PathBuf,
-    pids: Mutex<Vec<u32>>,
+    pub(super) home: Home,
 }
 
 impl Private {
@@ -22,19 +19,8 @@ impl Private {
     pub(super) fn new() -> Outcome<Self> {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let folder = empty_folder(&format!("fault{number}")).map_err(said)?;
-        Ok(Self { folder, pids: Mutex::default() })
-    }
-
-    /// Takes care that these end.
-    pub(super) fn keep(&self, nodes: &[Node]) {
-        self.keep_pids(nodes.iter().map(|node| node.pid));
-    }
-
-    pub(super) fn keep_pids(&self, pids: impl IntoIterator<Item = u32>) {
-        if let Ok(mut kept) = self.pids.lock() {
-            kept.extend(pids);
-        }
+        let home = Book::in_memory().home(&format!("fault{number}")).map_err(said)?;
+        Ok(Self { home })
     }
 
     /// A Redis with these settings.
@@ -54,26 +40,13 @@ impl Private {
 
     /// Any server of the family.
     pub(super) fn launch(&self, program: &Path, port: u16, settings: &[&str]) -> Outcome<Node> {
-        let node = redis::launch(program, &self.folder, port, settings).map_err(said)?;
-        self.keep(std::slice::from_ref(&node));
-        Ok(node)
+        redis::launch(program, &self.home, port, settings).map_err(said)
     }
 }
 
 impl Drop for Private {
     fn drop(&mut self) {
-        if let Ok(pids) = self.pids.lock() {
-            for pid in pids.iter() {
-                signal(*pid, "-KILL");
-            }
-        }
         // What can't be removed is in a folder for such things.
-        let _ = std::fs::remove_dir_all(&self.folder);
+        let _ = self.home.stop(&["-KILL"]);
     }
-}
-
-/// Sends a signal to a process that was started here.
-pub(super) fn signal(pid: u32, name: &str) {
-    // It may have ended by itself.
-    let _ = Command::new("kill").args([name, &pid.to_string()]).output();
 }

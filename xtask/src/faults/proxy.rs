@@ -21,6 +21,8 @@ pub(crate) enum Weather {
     Held,
     /// Those of connections that are open now are held for ever; new connections are fair.
     HalfOpen,
+    /// What clients say is lost for good, and its connection with it.
+    Deaf,
     /// The next reply is lost, and its connection with it; fair afterwards.
     LosesReply,
     /// They pass, each piece after 20 ms.
@@ -118,6 +120,9 @@ async fn carry(
             },
             _ = weather.wait_for(|weather| *weather == Weather::Refused) => return,
         };
+        if !is_reply && *weather.borrow() == Weather::Deaf {
+            return;
+        }
         if is_reply && shared.weather.send_if_modified(take_reply) {
             return;
         }

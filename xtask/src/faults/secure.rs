@@ -31,8 +31,8 @@ fn certificate(folder: &Path, name: &str) -> Outcome<(String, String)> {
 
 pub(super) async fn certificates_are_checked(_: &World) -> Outcome<String> {
     let server = Private::new()?;
-    let (certificate, key) = certificate(&server.folder, "own")?;
-    let (stranger, _) = self::certificate(&server.folder, "other")?;
+    let (certificate, key) = certificate(&server.home.folder, "own")?;
+    let (stranger, _) = self::certificate(&server.home.folder, "other")?;
     let truth = database(&server, &certificate, &key).await?;
     let trusting =
         |file: &str| PostgresConfig::new(format!("{truth}?sslmode=verify-full&sslrootcert={file}"));
@@ -51,8 +51,7 @@ pub(super) async fn certificates_are_checked(_: &World) -> Outcome<String> {
         settings.into_iter().chain(files).chain(["--tls-ca-cert-file", &certificate]).collect();
     let program = redis::program().map_err(said)?;
     let port = port.parse().map_err(said)?;
-    let node = redis::launch(&program, &server.folder, port, &all).map_err(said)?;
-    server.keep(&[node]);
+    redis::launch(&program, &server.home, port, &all).map_err(said)?;
     for (client, name) in CLIENTS {
         let line = format!("rediss://localhost:{port}");
         let mut config = RedisConfig::parse(&line).map_err(said)?;
@@ -79,9 +78,9 @@ pub(super) async fn certificates_are_checked(_: &World) -> Outcome<String> {
 
 /// A Postgres that speaks TLS; its address.
 async fn database(server: &Private, certificate: &str, key: &str) -> Outcome<String> {
-    postgres::make(&server.folder).map_err(said)?;
+    postgres::make(&server.home.folder).map_err(said)?;
     // The server reads its key only if it is its own and nobody else's.
-    let data = server.folder.join("data");
+    let data = server.home.folder.join("data");
     for (from, to) in [(certificate, "server.crt"), (key, "server.key")] {
         std::fs::copy(from, data.join(to)).map_err(said)?;
         let mut command = Command::new("chown");
@@ -90,8 +89,7 @@ async fn database(server: &Private, certificate: &str, key: &str) -> Outcome<Str
         Command::new("chmod").arg("600").arg(data.join(to)).status().map_err(said)?;
     }
     let port = free_port().map_err(said)?;
-    let pid = postgres::launch(&server.folder, port).map_err(said)?;
-    server.keep_pids([pid]);
+    postgres::launch(&server.home, port).map_err(said)?;
     let shell = session_store::postgres::PostgresHarness::new(postgres::url(port));
     shell.run("ALTER SYSTEM SET ssl = on".to_owned()).await.map_err(said)?;
     shell.run("SELECT pg_reload_conf()".to_owned()).await.map_err(said)?;

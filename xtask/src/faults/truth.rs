@@ -9,7 +9,7 @@ use session_store::{Reason, Source, Token, Visibility};
 
 use super::load::Load;
 use super::node::{Node, Outcome, said, two, user};
-use super::private::{Private, signal};
+use super::private::Private;
 use super::{World, ensure, seconds, until};
 use crate::servers::install::free_port;
 use crate::servers::{postgres, redis};
@@ -17,10 +17,9 @@ use crate::servers::{postgres, redis};
 pub(super) async fn postgres_killed_and_restarted(_: &World) -> Outcome<String> {
     let server = Private::new()?;
     let redis = server.redis(&[])?;
-    postgres::make(&server.folder).map_err(said)?;
+    postgres::make(&server.home.folder).map_err(said)?;
     let port = free_port().map_err(said)?;
-    let pid = postgres::launch(&server.folder, port).map_err(said)?;
-    server.keep_pids([pid]);
+    let postgres = postgres::launch(&server.home, port).map_err(said)?;
     let mut truth = PostgresConfig::new(postgres::url(port));
     truth.connect_timeout = Duration::from_secs(2);
     let nodes = two(&truth, &redis.url(), Client::Redis).await?;
@@ -28,14 +27,13 @@ pub(super) async fn postgres_killed_and_restarted(_: &World) -> Outcome<String> 
     let load = Load::start(&nodes, 3);
     tokio::time::sleep(Duration::from_secs(1)).await;
     // The server and all its children end at once, without writing anything.
-    signal(pid, "-QUIT");
+    postgres.signal("-QUIT");
     tokio::time::sleep(Duration::from_millis(500)).await;
     let live = nodes[0].app.authenticate(&cached).await.live();
     let is_hit = live.is_some_and(|live| live.source == Source::Secondary);
     ensure(is_hit, "a hit needed the database")?;
     tokio::time::sleep(Duration::from_millis(1500)).await;
-    let pid = postgres::launch(&server.folder, port).map_err(said)?;
-    server.keep_pids([pid]);
+    postgres::launch(&server.home, port).map_err(said)?;
     let restarted = Instant::now();
     let healed = until(Duration::from_secs(20), "a login works again", async || {
         nodes[1].log_in().await.is_ok()

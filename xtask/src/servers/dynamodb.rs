@@ -1,40 +1,31 @@
 //! A server that speaks DynamoDB's protocol: `ministack` from the Python package index, in an environment
 //! of its own under the user's cache.
 
-use std::fs::{self, File};
-use std::net::TcpStream;
-use std::path::{Path, PathBuf};
+use std::fs::File;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use super::install::{Wanted, find, free_port};
-use super::{Addresses, Started};
+use super::Addresses;
+use super::book::Home;
+use super::install::{Wanted, find, free_port, is_open};
 use crate::cli::{Failure, say};
 
 /// The version that the adapter's tests were written against.
 const MINISTACK: &str = "ministack==1.5.33";
 const PYTHON: Wanted = Wanted { program: "python3", package: "python3-venv", elsewhere: "" };
 
-pub(super) fn start(folder: &Path, _others: &Addresses) -> Result<Started, Failure> {
+pub(super) fn start(home: &Home, _others: &Addresses) -> Result<String, Failure> {
     let program = installed()?;
-    let failed = |error: std::io::Error| Failure::io("ministack", &error);
     let port = free_port()?;
-    let log = folder.join("log");
+    let log = home.folder.join("log");
     let mut command = Command::new(program);
     // It would listen everywhere if it were not told.
     command.env("BIND_HOST", "127.0.0.1").env("GATEWAY_PORT", port.to_string());
-    command.current_dir(folder).stdin(Stdio::null()).stdout(Stdio::null());
-    command.stderr(File::create(&log).map_err(failed)?);
-    let mut child = command.spawn().map_err(failed)?;
-    let end = Instant::now() + Duration::from_mins(1);
-    while TcpStream::connect(("127.0.0.1", port)).is_err() {
-        if child.try_wait().map_err(failed)?.is_some() || Instant::now() > end {
-            let said = fs::read_to_string(&log).unwrap_or_default();
-            return Err(Failure::new(format!("ministack does not start:\n{said}")));
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    Ok(Started { url: format!("http://127.0.0.1:{port}"), pids: vec![child.id()] })
+    command.current_dir(&home.folder).stdin(Stdio::null()).stdout(Stdio::null());
+    command.stderr(File::create(&log).map_err(|error| Failure::io("ministack", &error))?);
+    home.start(command, &log, Duration::from_mins(1), || is_open(port))?;
+    Ok(format!("http://127.0.0.1:{port}"))
 }
 
 /// The program; installed if it is not there.

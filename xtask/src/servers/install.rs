@@ -1,9 +1,14 @@
-//! Programs that a server needs: found, or installed by the system's package manager.
+//! Programs that a server needs: found, installed by the system's package manager, or in an image.
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
+use std::time::Duration;
 
+use super::book::Home;
+use super::docker;
 use crate::cli::{Failure, say};
 
 /// A program, and the Debian packages that have it.
@@ -12,6 +17,34 @@ pub(crate) struct Wanted {
     pub(crate) package: &'static str,
     /// Folders beside the search path, the newest version last when sorted.
     pub(crate) elsewhere: &'static str,
+}
+
+/// How a server is run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Program {
+    /// By a program of this machine.
+    Here(PathBuf),
+    /// By the program of this name in this image, for want of one here.
+    Image(&'static str, &'static str),
+}
+
+/// Where the program of a server is: here, else in a container of `image`.
+pub(super) fn server(
+    home: &Home,
+    image: &'static str,
+    program: &'static str,
+    here: impl FnOnce() -> Result<PathBuf, Failure>,
+) -> Result<Program, Failure> {
+    if home.wants_containers() {
+        return docker::fetch(image).map(|()| Program::Image(image, program));
+    }
+    here().map(Program::Here).or_else(|failure| match docker::fetch(image) {
+        Ok(()) => {
+            say(&format!("servers: {failure}; using docker, {image}"));
+            Ok(Program::Image(image, program))
+        }
+        Err(last) => Err(Failure::new(format!("{failure}; {last}"))),
+    })
 }
 
 /// Where the program is; installed if it is not there and that needs no question.
@@ -83,6 +116,25 @@ pub(crate) fn free_port() -> Result<u16, Failure> {
     let listener = std::net::TcpListener::bind(("127.0.0.1", 0));
     let address = listener.and_then(|listener| listener.local_addr());
     address.map(|address| address.port()).map_err(|error| Failure::io("a free port", &error))
+}
+
+/// Whether somebody listens on `port`.
+pub(super) fn is_open(port: u16) -> bool {
+    TcpStream::connect(("127.0.0.1", port)).is_ok()
+}
+
+/// Whether whoever listens on `port` answers `question` with something that begins with `answer`.
+/// What leads to a container listens long before there is anybody behind it.
+pub(super) fn answers(port: u16, question: &[u8], answer: &[u8]) -> bool {
+    let ask = || -> std::io::Result<Vec<u8>> {
+        let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+        stream.set_read_timeout(Some(Duration::from_secs(1)))?;
+        stream.write_all(question)?;
+        let mut start = vec![0; answer.len()];
+        stream.read_exact(&mut start)?;
+        Ok(start)
+    };
+    ask().is_ok_and(|start| start == answer)
 }
 
 #[cfg(test)]

@@ -1,19 +1,25 @@
 //! `cargo xtask servers`: private servers on free ports, for the tests and for whoever develops.
 //!
-//! A variable that names an existing server wins. Only processes that were started here are stopped.
+//! A variable that names an existing server wins. Only what was started here is stopped.
 
+pub(crate) mod book;
+mod docker;
 mod dynamodb;
 pub(crate) mod install;
+mod interrupt;
 mod pgbouncer;
 pub(crate) mod postgres;
+pub(crate) mod process;
 pub(crate) mod redis;
-pub(crate) mod state;
+mod state;
 pub(crate) mod valkey;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::cli::{Failure, Verdict, say};
-use state::{Record, State};
+use book::{Book, Home, Way};
+use state::State;
 
 /// A server that the tests need.
 pub(crate) struct Kind {
@@ -21,16 +27,10 @@ pub(crate) struct Kind {
     name: &'static str,
     /// The variable that names it.
     pub(crate) variable: &'static str,
-    /// Starts it in an empty folder, beside those that are there already.
-    start: fn(&Path, &Addresses) -> Result<Started, Failure>,
+    /// Starts it, beside those that are there already; its address.
+    start: fn(&Home, &Addresses) -> Result<String, Failure>,
     /// Whether it needs one of the others.
     is_second: bool,
-}
-
-/// What was started.
-struct Started {
-    url: String,
-    pids: Vec<u32>,
 }
 
 /// Every server.
@@ -90,20 +90,19 @@ impl Addresses {
     }
 }
 
-/// `up`, `down` or `env`.
+/// `up`, `up --docker`, `down` or `env`.
 pub(crate) fn run(root: &Path, arguments: &[String]) -> Result<Verdict, Failure> {
-    match arguments {
-        [word] if word == "up" => {
-            for (variable, url) in up(root)?.0 {
-                say(&format!("{variable}={url}"));
-            }
-        }
-        [word] if word == "down" => {
-            let stopped = down(root)?;
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match words.as_slice() {
+        ["up"] => shown(root, Way::Programs)?,
+        ["up", "--docker"] => shown(root, Way::Containers)?,
+        ["down"] => {
+            let stopped = Book::open(&state_file(root), Way::Programs)?.stop_all()?;
             say(if stopped == 0 { "nothing to stop" } else { "stopped" });
         }
-        [word] if word == "env" => {
-            let addresses = known(&State::read(&state_file(root))?);
+        ["env"] => {
+            let state = State::read(&state_file(root))?;
+            let addresses = known(|name| state.url(name));
             if addresses.0.is_empty() {
                 return Err(Failure::new(
                     "no server is up; start them with `cargo xtask servers up`",
@@ -113,66 +112,59 @@ pub(crate) fn run(root: &Path, arguments: &[String]) -> Result<Verdict, Failure>
                 say(&format!("export {variable}='{url}'"));
             }
         }
-        _ => return Err(Failure::new("servers: say `up`, `down` or `env`")),
+        _ => return Err(Failure::new("servers: say `up`, `up --docker`, `down` or `env`")),
     }
     Ok(Verdict::Held)
 }
 
-/// Starts what is not there yet, side by side; then what needs the others.
-pub(crate) fn up(root: &Path) -> Result<Addresses, Failure> {
-    let path = state_file(root);
-    let mut state = State::read(&path)?;
-    state.forget_dead();
+fn shown(root: &Path, way: Way) -> Result<(), Failure> {
+    let book = Book::open(&state_file(root), way)?;
+    interrupt::undoes(&book)?;
+    for (variable, url) in up(&book)?.0 {
+        say(&format!("{variable}={url}"));
+    }
+    Ok(())
+}
+
+/// Starts what is not there yet, side by side; then what needs the others. What can't be started
+/// leaves nothing behind.
+fn up(book: &Arc<Book>) -> Result<Addresses, Failure> {
     let mut outcome = Ok(());
     for is_second in [false, true] {
-        let others = known(&state);
+        let others = known(|name| book.url(name));
         let wanted = KINDS.iter().filter(|kind| {
-            let is_there = from_outside(kind.variable).is_some() || state.has(kind.name);
+            let is_there = from_outside(kind.variable).is_some() || book.url(kind.name).is_some();
             kind.is_second == is_second && !is_there
         });
         let started: Vec<_> = std::thread::scope(|scope| {
             let others = &others;
             let threads: Vec<_> =
-                wanted.map(|kind| scope.spawn(move || start(kind, others))).collect();
+                wanted.map(|kind| scope.spawn(move || start(book, kind, others))).collect();
             threads.into_iter().map(joined).collect()
         });
-        for record in started {
-            match record {
-                Ok(record) => state.add(record),
-                Err(failure) => outcome = outcome.and(Err(failure)),
-            }
-        }
-        // Written whatever else failed: what was started must be stoppable.
-        state.write(&path)?;
+        outcome = started.into_iter().fold(outcome, Result::and);
     }
-    outcome.map(|()| known(&state))
+    outcome.map(|()| known(|name| book.url(name)))
 }
 
-fn start(kind: &Kind, others: &Addresses) -> Result<Record, Failure> {
-    let folder = state::empty_folder(kind.name)?;
-    let started = (kind.start)(&folder, others)?;
-    Record::new(kind.name, &started.url, &started.pids, &folder)
+fn start(book: &Arc<Book>, kind: &Kind, others: &Addresses) -> Result<(), Failure> {
+    let home = book.home(kind.name)?;
+    let started = (kind.start)(&home, others).and_then(|url| home.ready(url));
+    started.map_err(|failure| {
+        let (name, variable) = (kind.name, kind.variable);
+        let left = home.give_up().err().map_or(String::new(), |left| format!("; {left}"));
+        Failure::new(format!("{name}: {failure}{left}; or set {variable} to a server of yours"))
+    })
 }
 
-fn joined(
-    thread: std::thread::ScopedJoinHandle<'_, Result<Record, Failure>>,
-) -> Result<Record, Failure> {
+fn joined(thread: std::thread::ScopedJoinHandle<'_, Result<(), Failure>>) -> Result<(), Failure> {
     thread.join().unwrap_or_else(|_| Err(Failure::new("a thread that starts a server broke")))
 }
 
-/// Stops what was started here; returns how many servers that were.
-pub(crate) fn down(root: &Path) -> Result<usize, Failure> {
-    let path = state_file(root);
-    let state = State::read(&path)?;
-    let count = state.stop()?;
-    State::default().write(&path)?;
-    Ok(count)
-}
-
-/// Servers for the length of a run. What was up before stays up.
+/// Servers for the length of a run. What was up before stays up; the rest is given back however the
+/// run ends.
 pub(crate) struct Lease {
-    root: PathBuf,
-    is_ours: bool,
+    book: Arc<Book>,
     /// Where they are.
     pub(crate) addresses: Addresses,
 }
@@ -180,18 +172,19 @@ pub(crate) struct Lease {
 impl Lease {
     /// Starts what is missing.
     pub(crate) fn take(root: &Path) -> Result<Self, Failure> {
-        let mut before = State::read(&state_file(root))?;
-        before.forget_dead();
-        let addresses = up(root)?;
-        Ok(Self { root: root.to_owned(), is_ours: before.is_empty(), addresses })
+        let book = Book::open(&state_file(root), Way::Programs)?;
+        interrupt::undoes(&book)?;
+        // From here on, whatever was started is given back by the lease, also after a failure.
+        let mut lease = Self { book, addresses: Addresses::default() };
+        lease.addresses = up(&lease.book)?;
+        lease.book.release();
+        Ok(lease)
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        if self.is_ours
-            && let Err(failure) = down(&self.root)
-        {
+        if let Err(failure) = self.book.undo() {
             crate::cli::complain(&format!("servers: {failure}"));
         }
     }
@@ -205,10 +198,65 @@ fn from_outside(variable: &str) -> Option<String> {
     std::env::var(variable).ok().filter(|url| !url.is_empty())
 }
 
-fn known(state: &State) -> Addresses {
+fn known(url: impl Fn(&str) -> Option<String>) -> Addresses {
     let found = KINDS.iter().filter_map(|kind| {
-        let url = from_outside(kind.variable).or_else(|| state.url(kind.name))?;
+        let url = from_outside(kind.variable).or_else(|| url(kind.name))?;
         Some((kind.variable, url))
     });
     Addresses(found.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+    use std::process::Command;
+    use std::time::Duration;
+
+    use super::*;
+    use process::Running;
+
+    fn sleeping(home: &Home) -> Result<Running, Failure> {
+        let mut command = Command::new("sleep");
+        command.arg("600");
+        home.start(command, Path::new("/dev/null"), Duration::from_secs(5), || true)
+    }
+
+    static SEEN: parking_lot::Mutex<Option<Running>> = parking_lot::Mutex::new(None);
+
+    fn half(home: &Home, _: &Addresses) -> Result<String, Failure> {
+        *SEEN.lock() = Some(sleeping(home)?);
+        Err(Failure::new("the second of two did not start"))
+    }
+
+    #[test]
+    fn what_fails_half_way_leaves_nothing_behind() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("target/servers.json");
+        let book = Book::open(&path, Way::Programs).unwrap();
+        let kind = Kind { name: "test-failing", variable: "X_URL", start: half, is_second: false };
+        let others = Addresses::default();
+        let failure = start(&book, &kind, &others).unwrap_err().to_string();
+        assert!(failure.contains("test-failing") && failure.contains("X_URL"), "{failure}");
+        assert_eq!(State::read(&path).unwrap(), State::default());
+        let folder = format!("session-store-test-failing-{}", std::process::id());
+        assert!(!Path::new("/dev/shm").join(&folder).exists());
+        assert!(!SEEN.lock().clone().unwrap().is_alive());
+    }
+
+    #[test]
+    fn a_lease_is_given_back_by_a_panic() {
+        let folder = tempfile::tempdir().unwrap();
+        let book = Book::open(&folder.path().join("target/servers.json"), Way::Programs).unwrap();
+        let mut seen = None;
+        let broken = catch_unwind(AssertUnwindSafe(|| {
+            let lease = Lease { book, addresses: Addresses::default() };
+            let home = lease.book.home("test-panic").unwrap();
+            seen = Some(sleeping(&home).unwrap());
+            home.ready(String::new()).unwrap();
+            lease.book.release();
+            panic!("a test broke");
+        }));
+        assert!(broken.is_err());
+        assert!(!seen.unwrap().is_alive());
+    }
 }

@@ -3,14 +3,19 @@
 use std::fs::{self, File};
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use super::install::{Wanted, find, free_port, is_root, unprivileged};
-use super::{Addresses, Started};
+use super::Addresses;
+use super::book::Home;
+use super::docker::Wish;
+use super::install::{Program, Wanted, answers, find, free_port, is_root, server, unprivileged};
+use super::process::Running;
 use crate::cli::Failure;
 
 /// The user that Debian's package makes; Postgres refuses root.
 const USER: &str = "postgres";
+
+const PATIENCE: Duration = Duration::from_secs(30);
 
 const INITDB: Wanted =
     Wanted { program: "initdb", package: "postgresql", elsewhere: "/usr/lib/postgresql/*/bin" };
@@ -25,11 +30,42 @@ const SETTINGS: [&str; 6] = [
     "log_min_messages=log",
 ];
 
-pub(super) fn start(folder: &Path, _others: &Addresses) -> Result<Started, Failure> {
-    make(folder)?;
+pub(super) fn start(home: &Home, _others: &Addresses) -> Result<String, Failure> {
     let port = free_port()?;
-    let pid = launch(folder, port)?;
-    Ok(Started { url: url(port), pids: vec![pid] })
+    match server(home, "postgres:17", "postgres", || find(&INITDB))? {
+        Program::Here(_) => {
+            make(&home.folder)?;
+            launch(home, port)?;
+        }
+        Program::Image(image, _) => {
+            home.contain(&contained(image, port), PATIENCE, || answers(port, &hello(), b"R"))?;
+        }
+    }
+    Ok(url(port))
+}
+
+/// The official image makes the database itself, and listens only when that is done.
+fn contained(image: &'static str, port: u16) -> Wish<'static> {
+    let settings = SETTINGS.iter().filter(|setting| !setting.starts_with("listen_addresses"));
+    Wish {
+        image,
+        ports: vec![(port, 5432)],
+        options: vec![
+            "--env=POSTGRES_HOST_AUTH_METHOD=trust".to_owned(),
+            "--tmpfs=/var/lib/postgresql/data".to_owned(),
+        ],
+        command: std::iter::once("postgres".to_owned())
+            .chain(settings.flat_map(|setting| ["-c".to_owned(), (*setting).to_owned()]))
+            .collect(),
+        ..Wish::default()
+    }
+}
+
+/// What a client says first. A server that trusts it answers with `R`, one that starts with `E`.
+fn hello() -> Vec<u8> {
+    let text = b"\0\x03\0\0user\0postgres\0database\0postgres\0\0";
+    let length = u32::try_from(text.len() + 4).unwrap_or(u32::MAX);
+    [&length.to_be_bytes(), &text[..]].concat()
 }
 
 /// The address of a server of ours.
@@ -48,10 +84,10 @@ pub(crate) fn make(folder: &Path) -> Result<(), Failure> {
     run(&mut make, "initdb")
 }
 
-/// Starts the server of what [`make`] made, and waits until it serves; its process.
-pub(crate) fn launch(folder: &Path, port: u16) -> Result<u32, Failure> {
-    let failed = |error: std::io::Error| Failure::io("postgres", &error);
-    let log = folder.join("log");
+/// Starts the server of what [`make`] made, and waits until it serves.
+pub(crate) fn launch(home: &Home, port: u16) -> Result<Running, Failure> {
+    let (folder, log) = (&home.folder, home.folder.join("log"));
+    // setpriv becomes the server, so that its process is the server's.
     let mut command = unprivileged(&find(&INITDB)?.with_file_name("postgres"), USER);
     command.arg("-D").arg(folder.join("data")).args(["-p", &port.to_string()]);
     command.arg("-k").arg(folder);
@@ -59,21 +95,10 @@ pub(crate) fn launch(folder: &Path, port: u16) -> Result<u32, Failure> {
         command.args(["-c", setting]);
     }
     command.current_dir(folder).stdin(Stdio::null()).stdout(Stdio::null());
-    command.stderr(File::create(&log).map_err(failed)?);
-    let mut child = command.spawn().map_err(failed)?;
-    let end = Instant::now() + Duration::from_secs(20);
-    while !fs::read_to_string(&log).unwrap_or_default().contains("ready to accept connections") {
-        if child.try_wait().map_err(failed)?.is_some() || Instant::now() > end {
-            let said = fs::read_to_string(&log).unwrap_or_default();
-            return Err(Failure::new(format!("postgres does not start:\n{said}")));
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    // setpriv becomes the server, so that the number is the server's.
-    let pid = child.id();
-    // Whoever kills it must not leave a zombie that looks alive.
-    std::thread::spawn(move || child.wait());
-    Ok(pid)
+    command.stderr(File::create(&log).map_err(|error| Failure::io("postgres", &error))?);
+    home.start(command, &log, PATIENCE, || {
+        fs::read_to_string(&log).is_ok_and(|said| said.contains("ready to accept connections"))
+    })
 }
 
 fn run(command: &mut Command, name: &str) -> Result<(), Failure> {
@@ -83,4 +108,17 @@ fn run(command: &mut Command, name: &str) -> Result<(), Failure> {
     }
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     Err(Failure::new(format!("{name}: {said}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_container_listens_for_others_than_itself() {
+        let wish = contained("postgres:17", 40_000);
+        assert!(!wish.command.iter().any(|word| word.contains("listen_addresses")));
+        assert_eq!(wish.command.first().map(String::as_str), Some("postgres"));
+        assert_eq!(wish.ports, [(40_000, 5432)]);
+    }
 }

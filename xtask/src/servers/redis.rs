@@ -2,25 +2,28 @@
 //! anything.
 
 use std::fs::{self, File};
-use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::install::{Wanted, find, free_port};
-use super::{Addresses, Started, valkey};
+use super::book::Home;
+use super::docker::Wish;
+use super::install::{Program, Wanted, answers, find, free_port, is_open, server};
+use super::process::Running;
+use super::{Addresses, valkey};
 use crate::cli::Failure;
 
 const SERVER: Wanted =
     Wanted { program: "redis-server", package: "redis-server redis-sentinel", elsewhere: "" };
+const IMAGE: &str = "redis:8";
 /// What the sentinels call the master.
 const MASTER: &str = "mymaster";
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// One process of the family.
+/// One server of the family.
 #[derive(Clone, Debug)]
 pub(crate) struct Node {
-    pub(crate) pid: u32,
+    pub(crate) running: Running,
     pub(crate) port: u16,
 }
 
@@ -29,33 +32,45 @@ impl Node {
     pub(crate) fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
     }
-}
 
-pub(super) fn start(folder: &Path, _others: &Addresses) -> Result<Started, Failure> {
-    Ok(started(&[launch(&program()?, folder, free_port()?, &[])?], ""))
-}
-
-pub(super) fn start_valkey(folder: &Path, _others: &Addresses) -> Result<Started, Failure> {
-    Ok(started(&[launch(&valkey::program()?, folder, free_port()?, &[])?], ""))
-}
-
-pub(super) fn start_cluster(folder: &Path, _others: &Addresses) -> Result<Started, Failure> {
-    Ok(started(&cluster(folder)?, ""))
-}
-
-pub(super) fn start_sentinels(folder: &Path, _others: &Addresses) -> Result<Started, Failure> {
-    let (data, sentinels) = sentinels(folder)?;
-    let Started { url, mut pids } = started(&sentinels, &format!("#{MASTER}"));
-    pids.extend(data.iter().map(|node| node.pid));
-    Ok(Started { url, pids })
-}
-
-fn started(nodes: &[Node], end: &str) -> Started {
-    let urls: Vec<_> = nodes.iter().map(Node::url).collect();
-    Started {
-        url: format!("{}{end}", urls.join(",")),
-        pids: nodes.iter().map(|node| node.pid).collect(),
+    /// What it answers to a command.
+    fn said(&self, words: &[&str]) -> Result<String, Failure> {
+        match &self.running {
+            Running::Process(_) => said(self.port, words),
+            Running::Container(container) => {
+                let port = self.port.to_string();
+                container.run(&[&["redis-cli", "-p", &port], words].concat())
+            }
+        }
     }
+}
+
+pub(super) fn start(home: &Home, _others: &Addresses) -> Result<String, Failure> {
+    alone(home, server(home, IMAGE, SERVER.program, program)?)
+}
+
+pub(super) fn start_valkey(home: &Home, _others: &Addresses) -> Result<String, Failure> {
+    alone(home, server(home, "valkey/valkey:8", "valkey-server", valkey::program)?)
+}
+
+fn alone(home: &Home, program: Program) -> Result<String, Failure> {
+    let mut family = Family::new(home, program, vec![free_port()?]);
+    family.node(&[]).map(|node| node.url())
+}
+
+pub(super) fn start_cluster(home: &Home, _others: &Addresses) -> Result<String, Failure> {
+    let nodes = cluster(home, server(home, IMAGE, SERVER.program, program)?)?;
+    Ok(line(&nodes))
+}
+
+pub(super) fn start_sentinels(home: &Home, _others: &Addresses) -> Result<String, Failure> {
+    let (_, sentinels) = sentinels(home, server(home, IMAGE, SERVER.program, program)?)?;
+    Ok(format!("{}#{MASTER}", line(&sentinels)))
+}
+
+fn line(nodes: &[Node]) -> String {
+    let urls: Vec<_> = nodes.iter().map(Node::url).collect();
+    urls.join(",")
 }
 
 /// Where the server is; installed if need be.
@@ -63,46 +78,121 @@ pub(crate) fn program() -> Result<PathBuf, Failure> {
     find(&SERVER)
 }
 
-/// One server in a folder, on a port, with more settings (`--name`, `value`).
+/// Settings of every server, on an address of its own.
+fn settings(port: u16, address: &str) -> Vec<String> {
+    let port = port.to_string();
+    let words = ["--port", &port, "--bind", address, "--save", "", "--appendonly", "no"];
+    let words = words.into_iter().chain(["--repl-diskless-sync-delay", "0"]);
+    words.map(str::to_owned).collect()
+}
+
+/// One server of this machine, on a port, with more settings (`--name`, `value`).
 pub(crate) fn launch(
     program: &Path,
-    folder: &Path,
+    home: &Home,
     port: u16,
     more: &[&str],
 ) -> Result<Node, Failure> {
-    let home = folder.join(port.to_string());
-    fs::create_dir_all(&home).map_err(|error| Failure::io("redis", &error))?;
+    let folder = subfolder(home, port)?;
     let mut command = Command::new(program);
-    command.args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", ""]);
-    command.args(["--appendonly", "no", "--repl-diskless-sync-delay", "0"]).args(more);
-    command.arg("--dir").arg(&home);
-    run(command, &home, port)
+    command.args(settings(port, "127.0.0.1")).args(more).arg("--dir").arg(&folder);
+    run(home, command, &folder, port)
+}
+
+fn subfolder(home: &Home, port: u16) -> Result<PathBuf, Failure> {
+    let folder = home.folder.join(port.to_string());
+    fs::create_dir_all(&folder).map_err(|error| Failure::io("redis", &error))?;
+    Ok(folder)
 }
 
 /// Starts a process of the family and waits until it listens.
-fn run(mut command: Command, home: &Path, port: u16) -> Result<Node, Failure> {
-    let failed = |error: std::io::Error| Failure::io("redis", &error);
-    let log = home.join("log");
-    command.current_dir(home).stdin(Stdio::null()).stderr(Stdio::null());
-    command.stdout(File::create(&log).map_err(failed)?);
-    let mut child = command.spawn().map_err(failed)?;
-    let end = Instant::now() + PATIENCE;
-    while TcpStream::connect(("127.0.0.1", port)).is_err() {
-        if child.try_wait().map_err(failed)?.is_some() || Instant::now() > end {
-            let said = fs::read_to_string(&log).unwrap_or_default();
-            return Err(Failure::new(format!("redis does not start:\n{said}")));
-        }
-        std::thread::sleep(Duration::from_millis(5));
+fn run(home: &Home, mut command: Command, folder: &Path, port: u16) -> Result<Node, Failure> {
+    let log = folder.join("log");
+    command.current_dir(folder).stdin(Stdio::null()).stderr(Stdio::null());
+    command.stdout(File::create(&log).map_err(|error| Failure::io("redis", &error))?);
+    let running = home.start(command, &log, PATIENCE, || is_open(port))?;
+    Ok(Node { running, port })
+}
+
+/// Servers that are started together, on ports that were chosen together: containers share the
+/// network of the first one, so that each finds the others where their clients do.
+struct Family<'a> {
+    home: &'a Home,
+    program: Program,
+    ports: Vec<u16>,
+    count: usize,
+    network: Option<String>,
+}
+
+impl<'a> Family<'a> {
+    fn new(home: &'a Home, program: Program, ports: Vec<u16>) -> Self {
+        Self { home, program, ports, count: 0, network: None }
     }
-    let pid = child.id();
-    // Whoever kills it must not leave a zombie that looks alive.
-    std::thread::spawn(move || child.wait());
-    Ok(Node { pid, port })
+
+    fn port(&mut self) -> Result<u16, Failure> {
+        let port = self.ports.get(self.count).copied();
+        self.count += 1;
+        port.ok_or_else(|| Failure::new("redis: more servers than ports"))
+    }
+
+    /// The next one.
+    fn node(&mut self, more: &[&str]) -> Result<Node, Failure> {
+        let port = self.port()?;
+        let (image, program) = match &self.program {
+            Program::Here(program) => return launch(program, self.home, port, more),
+            Program::Image(image, program) => (*image, *program),
+        };
+        let mut command = vec![program.to_owned()];
+        command.extend(settings(port, "0.0.0.0"));
+        command.extend(["--protected-mode", "no"].map(str::to_owned));
+        command.extend(more.iter().map(|word| (*word).to_owned()));
+        self.contain(image, command, port)
+    }
+
+    /// The next one, a sentinel.
+    fn sentinel(&mut self, leader: &str) -> Result<Node, Failure> {
+        let port = self.port()?;
+        let rules = format!(
+            "port {port}\nsentinel monitor {MASTER} {leader} 2\n\
+             sentinel down-after-milliseconds {MASTER} 500\nsentinel failover-timeout {MASTER} 3000\n\
+             sentinel parallel-syncs {MASTER} 1\n"
+        );
+        match self.program.clone() {
+            Program::Here(program) => {
+                let folder = subfolder(self.home, port)?;
+                let conf = folder.join("sentinel.conf");
+                let text = format!("{rules}bind 127.0.0.1\ndir {}\n", folder.display());
+                fs::write(&conf, text).map_err(|error| Failure::io("sentinel", &error))?;
+                let mut command = Command::new(program);
+                command.arg(&conf).arg("--sentinel");
+                run(self.home, command, &folder, port)
+            }
+            Program::Image(image, program) => {
+                let text = format!("{rules}bind 0.0.0.0\nprotected-mode no\n");
+                // It writes into its configuration what it learns.
+                let write = format!(
+                    "printf %s \"$0\" > sentinel.conf && exec {program} sentinel.conf --sentinel"
+                );
+                let command = vec!["sh".to_owned(), "-c".to_owned(), write, text];
+                self.contain(image, command, port)
+            }
+        }
+    }
+
+    fn contain(&mut self, image: &str, command: Vec<String>, port: u16) -> Result<Node, Failure> {
+        let mut wish = Wish { image, command, network: self.network.clone(), ..Wish::default() };
+        if wish.network.is_none() {
+            wish.ports = self.ports.iter().map(|port| (*port, *port)).collect();
+        }
+        let is_ready = || answers(port, b"PING\r\n", b"+PONG");
+        let container = self.home.contain(&wish, PATIENCE, is_ready)?;
+        self.network.get_or_insert_with(|| container.network());
+        Ok(Node { running: Running::Container(container), port })
+    }
 }
 
 /// Three masters, then a replica of each, when all of them agree.
-pub(crate) fn cluster(folder: &Path) -> Result<Vec<Node>, Failure> {
-    let program = program()?;
+pub(crate) fn cluster(home: &Home, program: Program) -> Result<Vec<Node>, Failure> {
     let settings = [
         "--cluster-enabled",
         "yes",
@@ -111,25 +201,22 @@ pub(crate) fn cluster(folder: &Path) -> Result<Vec<Node>, Failure> {
         "--cluster-replica-validity-factor",
         "0",
     ];
-    let mut nodes = Vec::new();
-    while nodes.len() < 6 {
-        nodes.push(launch(&program, folder, cluster_port()?, &settings)?);
-    }
+    let mut family = Family::new(home, program, ports(6, cluster_port)?);
+    let nodes = (0..6).map(|_| family.node(&settings)).collect::<Result<Vec<_>, _>>()?;
     let addresses: Vec<_> = nodes.iter().map(|node| format!("127.0.0.1:{}", node.port)).collect();
     let mut words = vec!["--cluster", "create"];
     words.extend(addresses.iter().map(String::as_str));
     words.extend(["--cluster-replicas", "1", "--cluster-yes"]);
-    said(nodes[0].port, &words)?;
+    nodes[0].said(&words)?;
     for node in &nodes {
         until("a Cluster that serves all slots", || {
-            said(node.port, &["cluster", "info"])
-                .is_ok_and(|info| info.contains("cluster_state:ok"))
+            node.said(&["cluster", "info"]).is_ok_and(|info| info.contains("cluster_state:ok"))
         })?;
     }
     // Which of them are masters is for redis-cli to decide; all must be in step.
     for node in &nodes {
         until("replicas in step", || {
-            said(node.port, &["info", "replication"]).is_ok_and(|info| {
+            node.said(&["info", "replication"]).is_ok_and(|info| {
                 info.contains("master_link_status:up") || info.contains("connected_slaves:1")
             })
         })?;
@@ -137,50 +224,43 @@ pub(crate) fn cluster(folder: &Path) -> Result<Vec<Node>, Failure> {
     Ok(nodes)
 }
 
+/// As many different ports.
+fn ports(count: usize, port: impl Fn() -> Result<u16, Failure>) -> Result<Vec<u16>, Failure> {
+    let mut ports = Vec::new();
+    while ports.len() < count {
+        let port = port()?;
+        if !ports.contains(&port) {
+            ports.push(port);
+        }
+    }
+    Ok(ports)
+}
+
 /// A port whose bus is free too: it listens 10 000 above.
 pub(crate) fn cluster_port() -> Result<u16, Failure> {
     loop {
         let port = free_port()?;
-        if port <= 55_000 && TcpStream::connect(("127.0.0.1", port + 10_000)).is_err() {
+        if port <= 55_000 && !is_open(port + 10_000) {
             return Ok(port);
         }
     }
 }
 
 /// A master with two replicas, and three sentinels who know them.
-pub(crate) fn sentinels(folder: &Path) -> Result<(Vec<Node>, Vec<Node>), Failure> {
-    let program = program()?;
-    let master = launch(&program, folder, free_port()?, &[])?;
-    let leader = format!("127.0.0.1 {}", master.port);
-    let mut data = vec![master.clone()];
+pub(crate) fn sentinels(home: &Home, program: Program) -> Result<(Vec<Node>, Vec<Node>), Failure> {
+    let mut family = Family::new(home, program, ports(6, free_port)?);
+    let mut data = vec![family.node(&[])?];
+    let leader = format!("127.0.0.1 {}", data[0].port);
     for _ in 0..2 {
-        data.push(launch(&program, folder, free_port()?, &["--replicaof", &leader])?);
+        data.push(family.node(&["--replicaof", &leader])?);
     }
     until("a master with two replicas", || {
-        said(master.port, &["info", "replication"])
-            .is_ok_and(|info| info.contains("connected_slaves:2"))
+        data[0].said(&["info", "replication"]).is_ok_and(|info| info.contains("connected_slaves:2"))
     })?;
-    let mut sentinels = Vec::new();
-    for _ in 0..3 {
-        let port = free_port()?;
-        let home = folder.join(port.to_string());
-        let failed = |error: std::io::Error| Failure::io("sentinel", &error);
-        fs::create_dir_all(&home).map_err(failed)?;
-        let conf = home.join("sentinel.conf");
-        let text = format!(
-            "port {port}\nbind 127.0.0.1\ndir {}\nsentinel monitor {MASTER} {leader} 2\n\
-             sentinel down-after-milliseconds {MASTER} 500\nsentinel failover-timeout {MASTER} 3000\n\
-             sentinel parallel-syncs {MASTER} 1\n",
-            home.display()
-        );
-        fs::write(&conf, text).map_err(failed)?;
-        let mut command = Command::new(&program);
-        command.arg(&conf).arg("--sentinel");
-        sentinels.push(run(command, &home, port)?);
-    }
+    let sentinels = (0..3).map(|_| family.sentinel(&leader)).collect::<Result<Vec<_>, _>>()?;
     for sentinel in &sentinels {
         until("three sentinels that know each other", || {
-            let about = said(sentinel.port, &["sentinel", "master", MASTER]).unwrap_or_default();
+            let about = sentinel.said(&["sentinel", "master", MASTER]).unwrap_or_default();
             let lines: Vec<&str> = about.lines().collect();
             let is = |name: &str, value: &str| lines.windows(2).any(|pair| pair == [name, value]);
             is("num-other-sentinels", "2") && is("num-slaves", "2") && is("flags", "master")

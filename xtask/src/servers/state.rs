@@ -2,103 +2,58 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use super::process::Running;
 use crate::cli::Failure;
 
-/// A process, told from a later one of the same number by the moment it began.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Process {
-    pid: u32,
-    began: u64,
-}
-
-impl Process {
-    fn of(pid: u32) -> Option<Self> {
-        Some(Self { pid, began: began(pid)? })
-    }
-
-    fn is_alive(&self) -> bool {
-        began(self.pid) == Some(self.began)
-    }
-}
-
-/// Clock ticks since the machine started, field 22 of `/proc/PID/stat`; `None` when it has ended.
-fn began(pid: u32) -> Option<u64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name of the program may hold spaces and parentheses.
-    let (_, rest) = stat.rsplit_once(')')?;
-    let mut fields = rest.split_whitespace();
-    if fields.next()? == "Z" {
-        return None;
-    }
-    fields.nth(18)?.parse().ok()
-}
-
-/// A server that was started.
+/// A server that was started, or is being started.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Record {
-    name: String,
-    url: String,
-    processes: Vec<Process>,
-    folder: PathBuf,
+    pub(super) name: String,
+    /// Where it is; none before it can be used.
+    pub(super) url: Option<String>,
+    pub(super) running: Vec<Running>,
+    pub(super) folder: PathBuf,
 }
 
 impl Record {
-    pub(super) fn new(name: &str, url: &str, pids: &[u32], folder: &Path) -> Result<Self, Failure> {
-        let processes = pids.iter().map(|pid| {
-            Process::of(*pid).ok_or_else(|| Failure::new(format!("{name} ended at once")))
-        });
-        Ok(Self {
-            name: name.to_owned(),
-            url: url.to_owned(),
-            processes: processes.collect::<Result<_, _>>()?,
-            folder: folder.to_owned(),
-        })
-    }
-
     fn to_json(&self) -> Value {
-        let processes: Vec<_> =
-            self.processes.iter().map(|one| json!({"pid": one.pid, "began": one.began})).collect();
+        let running: Vec<_> = self.running.iter().map(Running::to_json).collect();
         let folder = self.folder.display().to_string();
-        json!({ "name": self.name, "url": self.url, "processes": processes, "folder": folder })
+        json!({ "name": self.name, "url": self.url, "processes": running, "folder": folder })
     }
 
     fn from_json(value: &Value) -> Option<Self> {
         let text = |name: &str| value[name].as_str().map(str::to_owned);
-        let process = |value: &Value| {
-            let pid = value["pid"].as_u64()?.try_into().ok()?;
-            Some(Process { pid, began: value["began"].as_u64()? })
-        };
+        let running = value["processes"].as_array()?.iter().map(Running::from_json);
         Some(Self {
             name: text("name")?,
-            url: text("url")?,
-            processes: value["processes"].as_array()?.iter().map(process).collect::<Option<_>>()?,
+            url: text("url"),
+            running: running.collect::<Option<_>>()?,
             folder: text("folder")?.into(),
         })
     }
 
-    fn is_alive(&self) -> bool {
-        self.processes.iter().all(Process::is_alive)
+    /// Whether it can be used: it was ready once, and nothing of it has ended.
+    fn is_whole(&self) -> bool {
+        self.url.is_some() && self.running.iter().all(Running::is_alive)
     }
 
-    fn stop(&self) -> Result<(), Failure> {
-        for signal in ["-INT", "-KILL"] {
-            let alive = self.processes.iter().filter(|process| process.is_alive());
-            for process in alive {
-                let pid = process.pid.to_string();
-                // It may end by itself meanwhile, which is what is wanted.
-                let _ = Command::new("kill").args([signal, &pid]).output();
+    /// Ends what is left of it by one signal after the other, and removes its folder.
+    pub(super) fn stop(&self, signals: &[&str]) -> Result<(), Failure> {
+        for signal in signals {
+            for running in &self.running {
+                running.signal(signal);
             }
             let end = Instant::now() + Duration::from_secs(5);
-            while self.processes.iter().any(Process::is_alive) && Instant::now() < end {
+            while self.running.iter().any(Running::is_alive) && Instant::now() < end {
                 std::thread::sleep(Duration::from_millis(10));
             }
         }
-        if self.processes.iter().any(Process::is_alive) {
+        if self.running.iter().any(Running::is_alive) {
             return Err(Failure::new(format!("{} does not stop", self.name)));
         }
         match fs::remove_dir_all(&self.folder) {
@@ -110,9 +65,12 @@ impl Record {
     }
 }
 
+/// How servers are asked to end, and then made to.
+pub(super) const GENTLY: [&str; 2] = ["-INT", "-KILL"];
+
 /// Every server that was started and not stopped.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct State(Vec<Record>);
+pub(super) struct State(pub(super) Vec<Record>);
 
 impl State {
     /// No file is no server; a file that can't be read is a failure, since servers may be lost in it.
@@ -131,47 +89,49 @@ impl State {
         records.collect::<Option<_>>().map(Self).ok_or_else(unreadable)
     }
 
+    /// Replaces the file whole: a reader never sees half of it.
     pub(super) fn write(&self, path: &Path) -> Result<(), Failure> {
         let name = path.display().to_string();
         let failed = |error: std::io::Error| Failure::io(&name, &error);
-        if let Some(folder) = path.parent() {
-            fs::create_dir_all(folder).map_err(failed)?;
-        }
         let records: Vec<_> = self.0.iter().map(Record::to_json).collect();
-        fs::write(path, Value::Array(records).to_string()).map_err(failed)
+        let draft = path.with_extension("draft");
+        fs::write(&draft, Value::Array(records).to_string()).map_err(failed)?;
+        fs::rename(&draft, path).map_err(failed)
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    pub(super) fn has(&self, name: &str) -> bool {
-        self.url(name).is_some()
-    }
-
+    /// Where a server is that can be used.
     pub(super) fn url(&self, name: &str) -> Option<String> {
-        self.0.iter().find(|record| record.name == name).map(|record| record.url.clone())
+        self.0.iter().find(|record| record.name == name)?.url.clone()
     }
 
-    pub(super) fn add(&mut self, record: Record) {
-        self.0.push(record);
+    /// Stops the records that are meant, and forgets those that have stopped; how many those are.
+    pub(super) fn stop(
+        &mut self,
+        is_meant: impl Fn(&Record) -> bool,
+        signals: &[&str],
+    ) -> Result<usize, Failure> {
+        let (mut count, mut outcome) = (0, Ok(()));
+        self.0.retain(|record| {
+            if !is_meant(record) {
+                return true;
+            }
+            match record.stop(signals) {
+                Ok(()) => count += 1,
+                Err(failure) => outcome = Err(failure),
+            }
+            record.running.iter().any(Running::is_alive)
+        });
+        outcome.map(|()| count)
     }
 
-    /// Servers that have ended by themselves.
-    pub(super) fn forget_dead(&mut self) {
-        self.0.retain(Record::is_alive);
-    }
-
-    pub(super) fn stop(&self) -> Result<usize, Failure> {
-        for record in &self.0 {
-            record.stop()?;
-        }
-        Ok(self.0.len())
+    /// Ends what is left of servers that nobody can use: half started, or half dead.
+    pub(super) fn clear(&mut self) -> Result<(), Failure> {
+        self.stop(|record| !record.is_whole(), &GENTLY).map(drop)
     }
 }
 
 /// An empty folder, in memory where there is room for it.
-pub(crate) fn empty_folder(name: &str) -> Result<PathBuf, Failure> {
+pub(super) fn empty_folder(name: &str) -> Result<PathBuf, Failure> {
     let memory = Path::new("/dev/shm");
     let parent = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
     let folder = parent.join(format!("session-store-{name}-{}", std::process::id()));
@@ -188,47 +148,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_started_is_found_again_and_stopped_once() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("servers.json");
-        let mut child = Command::new("sleep").arg("600").spawn().unwrap();
-        let data = empty_folder("test").unwrap();
-        let record = Record::new("sleeper", "nap://", &[child.id()], &data).unwrap();
-        let mut state = State::default();
-        state.add(record);
-        state.write(&path).unwrap();
-        let found = State::read(&path).unwrap();
-        assert_eq!(found, state);
-        assert!(found.has("sleeper") && !found.has("other"));
-        std::thread::spawn(move || child.wait());
-        assert_eq!(found.stop().unwrap(), 1);
-        assert!(!data.exists());
-        state.forget_dead();
-        assert!(state.is_empty());
-    }
-
-    #[test]
-    fn another_process_of_the_same_number_is_left_alone() {
-        let mut child = Command::new("sleep").arg("600").spawn().unwrap();
-        let stranger = Process { pid: child.id(), began: 1 };
-        assert!(!stranger.is_alive());
-        let record = Record {
-            name: "x".into(),
-            url: String::new(),
-            processes: vec![stranger],
-            folder: "/nonexistent".into(),
-        };
-        record.stop().unwrap();
-        assert!(child.try_wait().unwrap().is_none(), "a stranger was killed");
-        child.kill().unwrap();
-        child.wait().unwrap();
-    }
-
-    #[test]
     fn a_file_that_is_no_state_loses_nothing() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("servers.json");
-        assert!(State::read(&path).unwrap().is_empty());
+        assert_eq!(State::read(&path).unwrap(), State::default());
         fs::write(&path, "[{\"name\":1}]").unwrap();
         assert!(State::read(&path).is_err());
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::super::checks;
-use super::super::report::{Violation, ensure, expect, refused};
+use super::super::report::{CONFIGURATION, Violation, ensure, expect, refused};
 use super::super::runner::Outcome;
 use super::super::sample::{NOW, user, user_id};
 use super::super::wire::Op;
@@ -127,7 +127,7 @@ async fn users_are_found_and_counted(on: &PairBench) -> Outcome {
 
 async fn unfit_rounds_are_refused(on: &PairBench) -> Outcome {
     let node = on.node()?;
-    let is_wanted = |kind: &ErrorKind| matches!(kind, ErrorKind::Configuration { .. });
+    let wanted = &CONFIGURATION;
     let fit = MaintenanceConfig::default();
     let year = Duration::from_hours(365 * 24);
     let longer = year + Duration::from_millis(1);
@@ -136,15 +136,15 @@ async fn unfit_rounds_are_refused(on: &PairBench) -> Outcome {
         MaintenanceConfig { drain_every: Duration::ZERO, ..fit.clone() },
         MaintenanceConfig { sweep_every: longer, ..fit.clone() },
     ] {
-        refused(node.app.maintenance(config), is_wanted)?;
+        refused(node.app.maintenance(config), wanted)?;
     }
     let fits = node.app.maintenance(MaintenanceConfig { sweep_every: year, ..fit });
     ensure(fits.is_ok(), "a year is refused")?;
     let token = on.log_in_warm(&node).await?;
     let before = on.primary.find(&token.id()).await?.snapshot;
     for deadline in [NOW, Timestamp::MAX] {
-        let is_wanted = |kind: &ErrorKind| *kind == ErrorKind::InvalidExpiry;
-        refused(node.app.extend(&token, deadline).await, is_wanted)?;
+        let wanted = &ErrorKind::InvalidExpiry;
+        refused(node.app.extend(&token, deadline).await, wanted)?;
     }
     expect(on.primary.find(&token.id()).await?.snapshot, before)?;
     let later = NOW.plus(Duration::from_hours(1));
@@ -155,7 +155,7 @@ async fn unfit_rounds_are_refused(on: &PairBench) -> Outcome {
     node.db.set_server_time(NOW.plus(skew));
     node.app.sweep(1).await?;
     node.db.set_server_time(NOW.plus(skew + Duration::from_millis(1)));
-    refused(node.app.sweep(1).await, is_wanted)
+    refused(node.app.sweep(1).await, wanted)
 }
 
 async fn a_confirmed_entry_is_left_alone(on: &PairBench) -> Outcome {

@@ -5,12 +5,13 @@ use std::time::Duration;
 use futures_util::future::join;
 
 use super::super::checks;
-use super::super::report::{Violation, ensure, expect, refused};
+use super::super::report::{
+    CONFIGURATION, INVALID_INPUT, TOO_LARGE, Violation, ensure, expect, refused,
+};
 use super::super::runner::Outcome;
 use super::super::sample::{user, user_id};
 use super::super::wire::Op;
 use super::{Node, PairBench};
-use crate::error::ErrorKind;
 use crate::json::Json;
 use crate::observer::NoObserver;
 use crate::policy::Policy;
@@ -113,11 +114,11 @@ async fn large_data_is_refused_early(on: &PairBench) -> Outcome {
     };
     node.db.reset();
     let large = Json::of(&"x".repeat(16 * 1024))?;
-    let is_wanted = |kind: &ErrorKind| matches!(kind, ErrorKind::TooLarge { .. });
-    refused(node.app.set_data(&live, large.clone()).await, is_wanted)?;
+    let wanted = &TOO_LARGE;
+    refused(node.app.set_data(&live, large.clone()).await, wanted)?;
     let mut login = Login::new(user_id(1)?, live.session().credential_epoch);
     login.data = large;
-    refused(node.app.create(login).await, is_wanted)?;
+    refused(node.app.create(login).await, wanted)?;
     expect(node.db.total(), 0)
 }
 
@@ -127,8 +128,8 @@ async fn unfit_policies_are_refused(on: &PairBench) -> Outcome {
         Policy { touch_interval: half_a_day, ..Policy::default() },
         Policy { rotation_interval: Some(Duration::from_secs(1)), ..Policy::default() },
     ] {
-        let is_wanted = |kind: &ErrorKind| matches!(kind, ErrorKind::Configuration { .. });
-        refused(policy.check(), is_wanted)?;
+        let wanted = &CONFIGURATION;
+        refused(policy.check(), wanted)?;
         ensure(on.node_with(PairBench::config(), policy).is_err(), "an unfit policy was accepted")?;
     }
     Ok(())
@@ -190,7 +191,7 @@ async fn a_promotion_needs_a_new_token(on: &PairBench) -> Outcome {
     let live = node.app.authenticate(&token).await.live();
     expect(live.and_then(|live| live.user().map(|user| user.id.clone())), Some(user_id(1)?))?;
     let twice = node.app.promote(&token, login).await;
-    refused(twice, |kind| matches!(kind, ErrorKind::InvalidInput { .. }))
+    refused(twice, &INVALID_INPUT)
 }
 
 async fn a_wrong_secret_logs_nobody_out(on: &PairBench) -> Outcome {
@@ -215,8 +216,8 @@ async fn a_sweep_leaves_room_for_skew(on: &PairBench) -> Outcome {
     expect(node.app.sweep(10).await?.removed, 0)?;
     for wrong in [node.app.now().plus(skew + moment), node.app.now().minus(skew + moment)] {
         node.db.set_server_time(wrong);
-        let is_wanted = |kind: &ErrorKind| matches!(kind, ErrorKind::Configuration { .. });
-        refused(node.app.sweep(10).await, is_wanted)?;
+        let wanted = &CONFIGURATION;
+        refused(node.app.sweep(10).await, wanted)?;
     }
     node.db.set_server_time(node.app.now().plus(skew));
     expect(node.app.sweep(10).await?.removed, 1)

@@ -5,12 +5,11 @@ use std::time::Duration;
 use futures_util::future::{join, join_all};
 
 use super::super::checks;
-use super::super::report::{ensure, expect, refused};
+use super::super::report::{CONFIGURATION, ensure, expect, refused};
 use super::super::runner::Outcome;
 use super::super::sample::NOW;
 use super::super::wire::{Op, Point, is_busy};
 use super::{DONE, PairBench, two_nodes};
-use crate::error::ErrorKind;
 use crate::layered::{LayeredConfig, Source, Topology};
 use crate::primary::CacheScope;
 use crate::secondary::{CacheClass, Record, Reservation, SwapTtl};
@@ -317,8 +316,8 @@ async fn what_can_not_be_immediate_is_refused(on: &PairBench) -> Outcome {
         ..PairBench::config()
     };
     let (db, cache) = Default::default();
-    let is_wanted = |kind: &ErrorKind| matches!(kind, ErrorKind::Configuration { .. });
-    refused(on.layered(near, &db, &cache), is_wanted)?;
+    let wanted = &CONFIGURATION;
+    refused(on.layered(near, &db, &cache), wanted)?;
     let token = Token::generate(NOW)?;
     expect(on.is_cached(token.id()).await?, false)
 }

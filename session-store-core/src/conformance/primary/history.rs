@@ -30,7 +30,7 @@ async fn a_row_that_can_not_be_read_is_corrupt(on: &PrimaryBench) -> Outcome {
     if !on.by_hand(&Deed::Damage(id(1))).await? || !on.by_hand(&Deed::Damage(id(3))).await? {
         return Ok(());
     }
-    refused(on.store.find(&id(1)).await, |kind| *kind == ErrorKind::Corrupt)?;
+    refused(on.store.find(&id(1)).await, &ErrorKind::Corrupt)?;
     ensure(on.stored(id(2)).await?.is_some(), "another row can't be read either")?;
     let one = Selection::One { id: id(1), owner: None };
     let ended = on.store.revoke(&one, Reason::Admin, at(1)).await?;

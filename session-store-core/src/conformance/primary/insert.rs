@@ -3,7 +3,7 @@
 use futures_util::future::join_all;
 
 use super::super::checks;
-use super::super::report::{ensure, expect, refused};
+use super::super::report::{TOO_LARGE, ensure, expect, refused};
 use super::super::runner::Outcome;
 use super::super::sample::{HOUR, NOW, at, guest, id, json, limited, new, session, user_id};
 use super::PrimaryBench;
@@ -60,7 +60,7 @@ async fn every_field_comes_back(on: &PrimaryBench) -> Outcome {
 
 async fn an_unknown_user_is_refused(on: &PrimaryBench) -> Outcome {
     let lost = session(1, 7)?;
-    refused(on.store.insert(&new(lost), NOW).await, |kind| *kind == ErrorKind::UnknownUser)?;
+    refused(on.store.insert(&new(lost), NOW).await, &ErrorKind::UnknownUser)?;
     expect(on.stored(id(1)).await?, None)
 }
 
@@ -71,7 +71,7 @@ async fn a_taken_id_is_a_conflict(on: &PrimaryBench) -> Outcome {
     let later = at(2 * HOUR);
     for (now, number) in [(NOW, 2), (later, 2)] {
         let thief = Session { expires_at: at(9 * HOUR), ..session(1, number)? };
-        refused(on.store.insert(&new(thief), now).await, |kind| *kind == ErrorKind::Conflict)?;
+        refused(on.store.insert(&new(thief), now).await, &ErrorKind::Conflict)?;
     }
     expect(on.stored(id(1)).await?, Some(first))?;
     let (one, two) = (new(guest(3)), new(Session { remember: true, ..guest(3) }));
@@ -83,7 +83,7 @@ async fn a_past_deadline_is_refused(on: &PrimaryBench) -> Outcome {
     for expires_at in [at(0), at(-1), crate::time::Timestamp::EPOCH] {
         let dead = Session { expires_at, ..guest(1) };
         let result = on.store.insert(&new(dead), NOW).await;
-        refused(result, |kind| *kind == ErrorKind::InvalidExpiry)?;
+        refused(result, &ErrorKind::InvalidExpiry)?;
     }
     expect(on.stored(id(1)).await?, None)
 }
@@ -95,11 +95,11 @@ async fn the_limit_of_data_is_exact(on: &PrimaryBench) -> Outcome {
     on.store.insert(&new(fits.clone()), NOW).await?;
     expect(on.stored(id(1)).await?.map(|found| found.data == fits.data), Some(true))?;
     let large = Session { data: document(limit + 1)?, ..guest(2) };
-    let is_wanted = |kind: &ErrorKind| matches!(kind, ErrorKind::TooLarge { .. });
-    refused(on.store.insert(&new(large.clone()), NOW).await, is_wanted)?;
+    let wanted = &TOO_LARGE;
+    refused(on.store.insert(&new(large.clone()), NOW).await, wanted)?;
     expect(on.stored(id(2)).await?, None)?;
     let change = SessionChange { data: Some(large.data), ..SessionChange::default() };
-    refused(on.store.update(&id(1), 1, &change, NOW).await, is_wanted)?;
+    refused(on.store.update(&id(1), 1, &change, NOW).await, wanted)?;
     expect(on.stored(id(1)).await?.map(|found| found.data == fits.data), Some(true))
 }
 
@@ -141,8 +141,8 @@ async fn the_limit_holds_under_parallel_logins(on: &PrimaryBench) -> Outcome {
 async fn a_full_user_is_refused_and_the_dead_do_not_count(on: &PrimaryBench) -> Outcome {
     on.log_in(2).await?;
     let one_more = limited(session(3, 1)?, 2, false);
-    let is_wanted = |kind: &ErrorKind| *kind == ErrorKind::TooManySessions;
-    refused(on.store.insert(&one_more, NOW).await, is_wanted)?;
+    let wanted = &ErrorKind::TooManySessions;
+    refused(on.store.insert(&one_more, NOW).await, wanted)?;
     expect(on.stored(id(3)).await?, None)?;
     let one = crate::primary::Selection::One { id: id(1), owner: None };
     on.store.revoke(&one, Reason::Admin, NOW).await?;
@@ -243,8 +243,8 @@ async fn stale_credentials_are_refused(on: &PrimaryBench) -> Outcome {
         ..UserChange::default()
     };
     on.store.update_user(&user, 1, &change).await?;
-    let is_wanted = |kind: &ErrorKind| *kind == ErrorKind::StaleCredentials;
-    refused(on.store.insert(&new(login(2)?), NOW).await, is_wanted)?;
+    let wanted = &ErrorKind::StaleCredentials;
+    refused(on.store.insert(&new(login(2)?), NOW).await, wanted)?;
     expect(on.stored(id(2)).await?, None)?;
     let fresh = on.store.find_user(&user).await?.map_or(verified, |user| user.credential_epoch);
     let again = Session { credential_epoch: fresh, ..session(3, 1)? };
@@ -252,5 +252,5 @@ async fn stale_credentials_are_refused(on: &PrimaryBench) -> Outcome {
     let all = crate::primary::Selection::AllOf(user);
     on.store.revoke(&all, Reason::LogoutEverywhere, NOW).await?;
     let late = Session { credential_epoch: fresh, ..session(4, 1)? };
-    refused(on.second.insert(&new(late), NOW).await, is_wanted)
+    refused(on.second.insert(&new(late), NOW).await, wanted)
 }

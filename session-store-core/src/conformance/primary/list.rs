@@ -3,11 +3,10 @@
 use futures_util::future::join_all;
 
 use super::super::checks;
-use super::super::report::{ensure, expect, refused};
+use super::super::report::{INVALID_INPUT, ensure, expect, refused};
 use super::super::runner::Outcome;
 use super::super::sample::{HOUR, NOW, at, guest, id, new, session, user_id};
 use super::PrimaryBench;
-use crate::error::ErrorKind;
 use crate::primary::{Census, Cursor, Page, Selection, Which};
 use crate::session::{Reason, Session};
 
@@ -73,7 +72,7 @@ async fn pages_have_no_gap(on: &PrimaryBench) -> Outcome {
 
 async fn hostile_cursors_are_refused(on: &PrimaryBench) -> Outcome {
     on.log_in(2).await?;
-    let wrong = |kind: &ErrorKind| matches!(kind, ErrorKind::InvalidInput { .. });
+    let wrong = &INVALID_INPUT;
     for text in ["", "x", "../../etc/passwd", "AAAA", "'; --"] {
         refused(Cursor::parse(text), wrong)?;
     }

@@ -40,7 +40,7 @@ fn full() -> Result<User, Violation> {
 
 async fn a_taken_user_is_a_conflict(on: &PrimaryBench) -> Outcome {
     on.store.insert_user(&full()?, NOW).await?;
-    let conflict = |kind: &ErrorKind| *kind == ErrorKind::Conflict;
+    let conflict = &ErrorKind::Conflict;
     refused(on.second.insert_user(&user(1)?, NOW).await, conflict)?;
     let twin = User { email: Some(Email::parse("ada@EXAMPLE.org")?), ..user(2)? };
     refused(on.store.insert_user(&twin, NOW).await, conflict)?;
@@ -168,11 +168,11 @@ async fn a_deleted_id_rests(on: &PrimaryBench) -> Outcome {
     let before = on.store.find_user(&user_id(1)?).await?.map(|found| found.credential_epoch);
     on.store.delete_user(&user_id(1)?, at(HOUR)).await?;
     let early = on.second.insert_user(&user(1)?, at(HOUR - 1)).await;
-    refused(early, |kind| *kind == ErrorKind::UnknownUser)?;
+    refused(early, &ErrorKind::UnknownUser)?;
     on.store.insert_user(&user(1)?, at(HOUR)).await?;
     let after = on.store.find_user(&user_id(1)?).await?.map(|found| found.credential_epoch);
     ensure(after > before, "the epoch of a deleted user started again")?;
     // A session of the earlier incarnation can't be created any more.
     let stale = on.store.insert(&new(session(2, 1)?), NOW).await;
-    refused(stale, |kind| *kind == ErrorKind::StaleCredentials)
+    refused(stale, &ErrorKind::StaleCredentials)
 }

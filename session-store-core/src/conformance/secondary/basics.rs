@@ -3,10 +3,9 @@
 use futures_util::future::join_all;
 
 use super::super::checks;
-use super::super::report::{ensure, expect, refused};
+use super::super::report::{TOO_LARGE, ensure, expect, refused};
 use super::super::runner::Outcome;
 use super::{SecondaryBench, seconds, value};
-use crate::error::ErrorKind;
 use crate::secondary::{CacheKey, Record, Reservation, SwapTtl};
 
 checks! { ($) secondary_basics: SecondaryBench;
@@ -52,7 +51,7 @@ async fn the_largest_record_fits(on: &SecondaryBench) -> Outcome {
     expect(on.store.get(&key).await?, Some(fits.clone()))?;
     let large = Record::new(vec![b'V'; limit + 1]);
     let result = on.store.swap(&key, &fits, Some(&large), SwapTtl::Keep).await;
-    refused(result, |kind| matches!(kind, ErrorKind::TooLarge { .. }))?;
+    refused(result, &TOO_LARGE)?;
     expect(on.store.get(&key).await?, Some(fits))
 }
 

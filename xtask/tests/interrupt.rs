@@ -1,0 +1,76 @@
+//! `cargo xtask servers up` that is told to end while it starts a Cluster leaves nothing behind.
+#![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+/// What is not started here, since somebody else is said to have it.
+const OTHERS: [&str; 6] =
+    ["POSTGRES", "PGBOUNCER", "REDIS", "VALKEY", "REDIS_SENTINEL", "DYNAMODB"];
+
+fn xtask(root: &Path, words: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
+    command.args(words).env("CARGO_MANIFEST_DIR", root.join("xtask")).stdout(Stdio::null());
+    command.env_remove("SESSION_STORE_REDIS_CLUSTER_URL");
+    for name in OTHERS {
+        command.env(format!("SESSION_STORE_{name}_URL"), "elsewhere://");
+    }
+    command
+}
+
+/// The processes in the book.
+fn pids(root: &Path) -> Vec<u64> {
+    let text = std::fs::read_to_string(root.join("target/servers.json")).unwrap_or_default();
+    let book: Value = serde_json::from_str(&text).unwrap_or_default();
+    let records = book.as_array().cloned().unwrap_or_default();
+    let processes = records.iter().filter_map(|record| record["processes"].as_array()).flatten();
+    processes.filter_map(|process| process["pid"].as_u64()).collect()
+}
+
+/// Whether a server runs there; one that has ended may be waiting for somebody to notice.
+fn is_redis(pid: u64) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.contains("(redis") && !stat.contains(") Z ")
+}
+
+/// Waits until some of the six run.
+fn half_way(root: &Path, up: &mut Child) -> Vec<u64> {
+    let end = Instant::now() + Duration::from_mins(2);
+    loop {
+        let pids = pids(root);
+        if pids.len() >= 2 && pids.iter().all(|pid| is_redis(*pid)) {
+            return pids;
+        }
+        assert!(up.try_wait().unwrap().is_none(), "it ended by itself");
+        assert!(Instant::now() < end, "no Cluster was started");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+#[test]
+fn whoever_interrupts_it_finds_nothing_running() {
+    for signal in ["-INT", "-TERM"] {
+        let root = tempfile::tempdir().unwrap();
+        let mut up = xtask(root.path(), &["servers", "up"]).spawn().unwrap();
+        let seen = half_way(root.path(), &mut up);
+        Command::new("kill").args([signal, &up.id().to_string()]).status().unwrap();
+        assert_eq!(up.wait().unwrap().code(), Some(if signal == "-INT" { 130 } else { 143 }));
+        assert!(!seen.iter().any(|pid| is_redis(*pid)), "some still run: {seen:?}");
+        assert_eq!(pids(root.path()), [0_u64; 0]);
+    }
+}
+
+#[test]
+fn what_a_killed_one_left_is_stopped_by_the_next() {
+    let root = tempfile::tempdir().unwrap();
+    let mut up = xtask(root.path(), &["servers", "up"]).spawn().unwrap();
+    let seen = half_way(root.path(), &mut up);
+    up.kill().unwrap();
+    up.wait().unwrap();
+    assert!(seen.iter().any(|pid| is_redis(*pid)));
+    assert!(xtask(root.path(), &["servers", "down"]).status().unwrap().success());
+    assert!(!seen.iter().any(|pid| is_redis(*pid)), "some still run: {seen:?}");
+}
