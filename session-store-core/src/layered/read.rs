@@ -50,7 +50,7 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
     /// # Contract
     /// - A hit asks the primary nothing, a miss asks it once \[L-01 L-02\].
     /// - Of those who share a miss, the owner of the lease fills, whoever began the read \[X8-L-16\].
-    ///   A lease whose read has landed meanwhile is looked at again \[X8-L-32\].
+    ///   A lease whose read has landed meanwhile is looked at again \[X8-L-33\].
     /// - A "no" that a touch or a rotation on another node could have changed comes from a read of
     ///   the primary that began after the call \[X8-L-13 X8-L-15\]; one that began after it is
     ///   believed, whoever asked for it \[X8-L-26\], and a "yes" whenever its read began \[X8-L-27\].

@@ -24,7 +24,7 @@ checks! { ($) layered_flight: PairBench;
         "A 'yes' that another request has read is shared, whenever that read began.",
     "X8-L-16" a_late_owner_still_fills
         "Whoever owns the lease fills, also when another request began the read.",
-    "X8-L-32" a_landed_read_is_not_repeated
+    "X8-L-33" a_landed_read_is_not_repeated
         "Who learns of a lease after its read has filled the cache asks the cache again, not the primary.",
 }
 
