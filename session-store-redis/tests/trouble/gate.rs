@@ -15,6 +15,8 @@ pub(crate) enum Way {
     Open,
     /// They wait.
     Held,
+    /// Of what is sent, so many bytes pass, and the rest waits.
+    Part(usize),
     /// Replies take this much longer.
     Slow(Duration),
     /// Connections are cut, and no other ones last.
@@ -81,11 +83,20 @@ async fn carry(
         if way.wait_for(|way| *way != Way::Held).await.is_err() {
             return;
         }
+        let mut bytes = &mut buffer[..length];
         let now = *way.borrow();
-        if let (Way::Slow(delay), Some(_)) = (now, reply) {
-            tokio::time::sleep(delay).await;
+        match (now, reply) {
+            (Way::Slow(delay), Some(_)) => tokio::time::sleep(delay).await,
+            (Way::Part(most), None) => {
+                let (first, rest) = bytes.split_at_mut(most.min(length));
+                let is_sent = to.write_all(first).await.is_ok();
+                if !is_sent || way.wait_for(|way| *way != now).await.is_err() {
+                    return;
+                }
+                bytes = rest;
+            }
+            _ => {}
         }
-        let bytes = &mut buffer[..length];
         for word in reply.unwrap_or_default() {
             let hidden = word.as_bytes();
             for at in 0..bytes.len().saturating_sub(hidden.len()) {

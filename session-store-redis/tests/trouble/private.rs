@@ -14,25 +14,36 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) fn start(settings: &[&str]) -> Self {
+        Self::of("redis-server", settings)
+    }
+
+    /// Any server of the family.
+    pub(crate) fn of(program: &str, settings: &[&str]) -> Self {
         let mut tries = 0;
         loop {
             let port = free_port();
             let folder = folder(port);
             std::fs::create_dir_all(&folder).unwrap();
-            let mut command = Command::new("redis-server");
+            let mut command = Command::new(program);
             command.args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", ""]);
             command.args(["--enable-debug-command", "yes"]).args(settings).arg("--dir").arg(folder);
             command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
             let process = command.spawn().unwrap_or_else(|error| {
-                panic!("redis-server: {error}; `cargo xtask servers up` installs it")
+                panic!("{program}: {error}; `cargo xtask servers up` installs it")
             });
             let mut server = Self { process, port };
             if server.listens() {
                 return server;
             }
             tries += 1;
-            assert!(tries < 3, "redis-server does not start");
+            assert!(tries < 3, "{program} does not start");
         }
+    }
+
+    /// It answers nobody any more.
+    pub(crate) fn stop(&self) {
+        let stopped = Command::new("kill").args(["-STOP", &self.process.id().to_string()]).status();
+        assert!(stopped.unwrap().success());
     }
 
     pub(crate) fn url(&self) -> String {

@@ -3,6 +3,7 @@
 use session_store_core::{ErrorKind, LayeredConfig};
 use session_store_redis::Wait;
 
+use super::gate::{Gate, Way};
 use super::private::Server;
 use super::*;
 
@@ -33,17 +34,69 @@ async fn a_removal_is_done_while_another_waits_for_replicas() {
     }
 }
 
-#[tokio::test]
-async fn many_removals_share_a_wait() {
-    let master = Server::start(&[]);
+/// A master, and a replica that follows it.
+async fn pair(program: &str) -> (Server, Server) {
+    let master = Server::of(program, &[]);
     let leader = format!("127.0.0.1 {}", master.port);
-    let _replica = Server::start(&["--replicaof", &leader, "--repl-diskless-sync-delay", "0"]);
+    let replica = Server::of(program, &["--replicaof", &leader, "--repl-diskless-sync-delay", "0"]);
     let mut shell = shell(&master.url()).await;
     until("the replica follows", async || {
         say::<()>(&mut shell, "SET one 1").await;
         say::<i64>(&mut shell, "WAIT 1 100").await == 1
     })
     .await;
+    (master, replica)
+}
+
+#[tokio::test]
+async fn what_others_remove_in_between_is_waited_for_too() {
+    // Valkey waits only for what the connection itself has written.
+    let valkey = variable("SESSION_STORE_VALKEY_URL");
+    let about: String = say(&mut shell(&valkey).await, "INFO server").await;
+    let program =
+        about.lines().find_map(|line| line.strip_prefix("executable:")).unwrap().to_owned();
+    for client in CLIENTS {
+        let (master, replica) = pair(&program).await;
+        let gate = Gate::before(&master.url()).await;
+        let hasty = RedisCache::connect(&config(&master.url(), client)).await.unwrap();
+        let mut config = config(&gate.line, client);
+        config.wait = Some(Wait { replicas: 1, timeout: Duration::from_secs(1) });
+        config.identity_interval = Duration::from_mins(1);
+        let careful = RedisCache::connect(&config).await.unwrap();
+        let name = key("between");
+        let keys = (0..2000).map(|number| CacheKey::new(format!("{}:{number}", name.as_str())));
+        let keys: Vec<_> = keys.map(std::result::Result::unwrap).collect();
+        let reserved = keys.iter().map(|key| hasty.reserve(key, ttl(60_000)));
+        for granted in futures_util::future::join_all(reserved).await {
+            granted.unwrap();
+        }
+        careful.remove(&keys[..1]).await.unwrap();
+        // The first bytes arrive, and what they say is done and replicated.
+        gate.set(Way::Part(8192));
+        let late = {
+            let (careful, keys) = (careful.clone(), keys.clone());
+            tokio::spawn(async move { careful.remove(&keys).await })
+        };
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let mut shell = shell(&master.url()).await;
+        until("the replica says that it has it", async || {
+            let about: String = say(&mut shell, "INFO replication").await;
+            let own = about.lines().find_map(|line| line.strip_prefix("master_repl_offset:"));
+            own.is_some_and(|own| about.contains(&format!(",offset={own},")))
+        })
+        .await;
+        replica.stop();
+        hasty.remove(&keys).await.unwrap();
+        gate.set(Way::Open);
+        let error = late.await.unwrap().unwrap_err();
+        assert_eq!(error.kind(), &ErrorKind::Timeout, "no replica has the removal");
+    }
+}
+
+#[tokio::test]
+async fn many_removals_share_a_wait() {
+    let (master, _replica) = pair("redis-server").await;
+    let mut shell = shell(&master.url()).await;
     for client in CLIENTS {
         let mut config = config(&master.url(), client);
         config.wait = Some(Wait { replicas: 1, timeout: Duration::from_secs(5) });
