@@ -28,6 +28,8 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
     ///   unknown \[K6-R07 K6-R08 K6-R09\].
     /// - A removal that failed is never `Immediate`, nor is the repetition of a call whose removal
     ///   failed and that finds nothing left to end \[K6-R10 X8-L-17\].
+    /// - After the cache has come back with another past, as after a failover, it is not `Immediate`
+    ///   until every entry of before has died: another node may not know yet \[X8-L-35\].
     /// - Entries of a longer TTL, which a node of an earlier configuration may still put, are reckoned
     ///   with as long as their registration stands \[X8-G-10\].
     /// - A caller that goes away at any moment leaves no entry of a revoked session behind
@@ -131,12 +133,16 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
     /// can't be reached at all.
     pub(super) async fn after_removal(&self, purpose: Purpose, own: Duration) -> Visibility {
         let inner = &self.inner;
-        match (inner.after_telling(own), inner.config.on_cache_failure, purpose) {
+        let mut told = inner.after_telling(own);
+        if inner.leases.shield.is_in_doubt() {
+            told = told.weaker(Visibility::Within(own));
+        }
+        match (told, inner.config.on_cache_failure, purpose) {
             (Visibility::Within(bound), OnCacheFailure::WaitOut, Purpose::Revocation) => {
                 inner.host.runtime.sleep(bound).await;
                 Visibility::Immediate
             }
-            (healthy, ..) => healthy,
+            (told, ..) => told,
         }
     }
 

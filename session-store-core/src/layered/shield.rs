@@ -35,6 +35,8 @@ pub(crate) struct Shield<S> {
     failures: AtomicU32,
     /// Monotonic time until which reads go past the cache.
     closed_until: Mutex<Duration>,
+    /// Likewise, because of a lost stretch.
+    in_doubt_until: Mutex<Duration>,
     pub(super) counters: Counters,
 }
 
@@ -61,6 +63,7 @@ impl<S: SecondaryStore> Shield<S> {
             quarantine: times.quarantine,
             failures: AtomicU32::new(0),
             closed_until: Mutex::new(Duration::ZERO),
+            in_doubt_until: Mutex::new(Duration::ZERO),
             counters: Counters::default(),
         }
     }
@@ -79,17 +82,31 @@ impl<S: SecondaryStore> Shield<S> {
 
     /// Whether reads may use the cache now. Removals are tried in any case.
     pub(crate) fn is_open(&self) -> bool {
-        let epoch = self.inner.epoch();
-        if self.epoch.load(Ordering::Acquire) != epoch {
-            tracing::warn!(store = self.promise.name, "cache lost a stretch of time");
-            if self.promise.may_roll_back {
-                // Closed first: whoever sees the new epoch sees a closed cache. One that comes back
-                // without what was removed, or not at all, may be used at once.
-                self.close_for(self.quarantine);
-            }
-            self.epoch.store(epoch, Ordering::Release);
-        }
+        self.watch_epoch();
         self.is_clock_right() && self.host.clock.monotonic() >= *self.closed_until.lock()
+    }
+
+    /// Whether another node may still use what this cache was before it lost a stretch of time, and
+    /// so not know of a removal that was acknowledged now.
+    pub(crate) fn is_in_doubt(&self) -> bool {
+        self.watch_epoch();
+        self.host.clock.monotonic() < *self.in_doubt_until.lock()
+    }
+
+    fn watch_epoch(&self) {
+        let epoch = self.inner.epoch();
+        if self.epoch.load(Ordering::Acquire) == epoch {
+            return;
+        }
+        tracing::warn!(store = self.promise.name, "cache lost a stretch of time");
+        if self.promise.may_roll_back {
+            // Closed first: whoever sees the new epoch sees a closed cache. One that comes back
+            // without what was removed, or not at all, may be used at once.
+            self.close_for(self.quarantine);
+            let until = self.host.clock.monotonic().saturating_add(self.quarantine);
+            *self.in_doubt_until.lock() = until;
+        }
+        self.epoch.store(epoch, Ordering::Release);
     }
 
     /// Whether entries may be judged by this host's clock, as far as is known.

@@ -18,6 +18,7 @@ mod in_use;
 mod background;
 mod clocks;
 mod eventual;
+mod rollback;
 mod shared;
 mod twins;
 mod rotation;
@@ -232,6 +233,7 @@ fn cases() -> impl Iterator<Item = &'static Case<PairBench>> {
         shared::CASES,
         rotation::CASES,
         alone::CASES,
+        rollback::CASES,
     ]
     .into_iter()
     .flatten()

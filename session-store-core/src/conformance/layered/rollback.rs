@@ -1,0 +1,185 @@
+//! A cache that comes back with what had been removed, as after a failover.
+
+use std::collections::HashMap;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures_util::future::{Either, select};
+use parking_lot::Mutex;
+
+use super::super::checks;
+use super::super::report::{Violation, ensure, expect};
+use super::super::runner::Outcome;
+use super::super::wire::{Op, Wire};
+use super::{Node, PairBench};
+use crate::error::Result;
+use crate::layered::{LayeredConfig, OnCacheFailure, Visibility};
+use crate::policy::Policy;
+use crate::primary::CacheScope;
+use crate::secondary::{
+    CacheClass, CacheKey, Record, Reservation, SecondaryPromise, SecondaryStore, SwapTtl,
+};
+use crate::session::Reason;
+use crate::sessions::Sessions;
+use crate::time::Ttl;
+
+checks! { ($) layered_rollback: PairBench;
+    "X8-L-34" an_entry_of_before_is_not_believed
+        "What a cache brings back is not believed, even if it comes back between two of its answers.",
+    "X8-L-35" a_logout_in_doubt_is_not_immediate
+        "While others may still use the cache that was left, no logout is Immediate.",
+}
+
+type Entries = HashMap<CacheKey, Record>;
+
+/// A linearizable cache that keeps everything, and can be turned back.
+#[derive(Debug, Default)]
+struct Failing {
+    entries: Mutex<Entries>,
+    epoch: AtomicU64,
+    /// What it comes back with at the next reservation.
+    past: Mutex<Option<Entries>>,
+}
+
+impl Failing {
+    fn turn_back(&self, to: Entries) {
+        *self.entries.lock() = to;
+        self.epoch.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+#[async_trait]
+impl SecondaryStore for Failing {
+    fn promise(&self) -> SecondaryPromise {
+        SecondaryPromise {
+            name: "failing",
+            class: CacheClass::Linearizable,
+            scope: CacheScope::Shared,
+            may_roll_back: true,
+            min_ttl: Duration::ZERO,
+            ttl_granularity: Duration::from_millis(1),
+            overrun: Duration::ZERO,
+            max_record_bytes: 1 << 20,
+            max_batch: 100,
+        }
+    }
+
+    fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::SeqCst)
+    }
+
+    async fn get(&self, key: &CacheKey) -> Result<Option<Record>> {
+        Ok(self.entries.lock().get(key).cloned())
+    }
+
+    async fn reserve(&self, key: &CacheKey, _ttl: Ttl) -> Result<Reservation> {
+        let past = self.past.lock().take();
+        past.into_iter().for_each(|past| self.turn_back(past));
+        let mut entries = self.entries.lock();
+        if let Some(found) = entries.get(key) {
+            return Ok(Reservation::Occupied(found.clone()));
+        }
+        let lease = Record::lease(&key.as_str().as_bytes()[..16]);
+        entries.insert(key.clone(), lease.clone());
+        Ok(Reservation::Granted(lease))
+    }
+
+    async fn swap(
+        &self,
+        key: &CacheKey,
+        expected: &Record,
+        new: Option<&Record>,
+        _ttl: SwapTtl,
+    ) -> Result<bool> {
+        let mut entries = self.entries.lock();
+        if entries.get(key) != Some(expected) {
+            return Ok(false);
+        }
+        match new {
+            Some(new) => entries.insert(key.clone(), new.clone()),
+            None => entries.remove(key),
+        };
+        Ok(true)
+    }
+
+    async fn remove(&self, keys: &[CacheKey]) -> Result<()> {
+        let mut entries = self.entries.lock();
+        keys.iter().for_each(|key| drop(entries.remove(key)));
+        Ok(())
+    }
+}
+
+fn node(
+    on: &PairBench,
+    cache: &Arc<Failing>,
+    config: LayeredConfig,
+) -> std::result::Result<Node, Violation> {
+    let (db, wire) = (Wire::default(), Wire::default());
+    let store = on.layered_over(cache.clone(), config, (&db, &wire), on.host())?;
+    Ok(Node { app: Sessions::new(store, Policy::default())?, db, cache: wire })
+}
+
+async fn an_entry_of_before_is_not_believed(on: &PairBench) -> Outcome {
+    for between in [false, true] {
+        let cache = Arc::new(Failing::default());
+        let node = node(on, &cache, PairBench::config())?;
+        let token = on.log_in_warm(&node).await?;
+        let past = cache.entries.lock().clone();
+        ensure(past.contains_key(&PairBench::key(token.id())), "nothing was cached")?;
+        let done = node.app.admin_revoke(token.id(), Reason::Admin).await?;
+        expect(done.visibility, Visibility::Immediate)?;
+        if between {
+            *cache.past.lock() = Some(past);
+        } else {
+            cache.turn_back(past);
+        }
+        ensure(!node.accepts(&token).await, "a logout was undone")?;
+        ensure(cache.past.lock().is_none(), "the cache was not asked")?;
+        let later = node.app.store().guarantee().rollback.unwrap_or_default();
+        on.runtime.advance(later - Duration::from_millis(1));
+        node.cache.reset();
+        ensure(!node.accepts(&token).await, "a logout was undone later")?;
+        expect(node.cache.count(Op::Get), 0)?;
+    }
+    super::DONE
+}
+
+async fn a_logout_in_doubt_is_not_immediate(on: &PairBench) -> Outcome {
+    let cache = Arc::new(Failing::default());
+    let node = node(on, &cache, PairBench::config())?;
+    let bound = node.app.store().guarantee().cache_failure;
+    let tokens = [on.log_in_warm(&node).await?, on.log_in_warm(&node).await?];
+    let end = async |token: usize| -> Result<Visibility> {
+        Ok(node.app.admin_revoke(tokens[token].id(), Reason::Admin).await?.visibility)
+    };
+    expect(end(0).await?, Visibility::Immediate)?;
+    // Nobody has looked anything up since.
+    cache.turn_back(Entries::new());
+    expect(end(1).await?, Visibility::Within(bound))?;
+    on.runtime.advance(bound - Duration::from_millis(1));
+    expect(end(1).await?, Visibility::Within(bound))?;
+    on.runtime.advance(Duration::from_millis(1));
+    expect(end(1).await?, Visibility::Immediate)?;
+    // Whoever waits it out may be sure.
+    let on_cache_failure = OnCacheFailure::WaitOut;
+    let node = self::node(on, &cache, LayeredConfig { on_cache_failure, ..PairBench::config() })?;
+    let token = on.log_in_warm(&node).await?;
+    cache.turn_back(Entries::new());
+    let begun = node.app.now();
+    let time = async {
+        loop {
+            on.runtime.settle().await;
+            on.runtime.advance(bound);
+        }
+    };
+    let revoke = node.app.admin_revoke(token.id(), Reason::Admin);
+    let done = match select(pin!(revoke), pin!(time)).await {
+        Either::Left((done, _)) => done?,
+        Either::Right((never, _)) => never,
+    };
+    expect(done.visibility, Visibility::Immediate)?;
+    ensure(node.app.now().since(begun) >= bound, "it did not wait")
+}
