@@ -54,6 +54,7 @@ impl SecondaryStore for MapCache {
             may_roll_back: false,
             min_ttl: Duration::ZERO,
             ttl_granularity: Duration::from_millis(1),
+            overrun: Duration::ZERO,
             max_record_bytes: MAX_RECORD,
             max_batch: usize::MAX,
         }

@@ -46,6 +46,18 @@ pub(crate) fn encode(snapshot: &Snapshot, fresh_until: Option<Timestamp>) -> Res
         .map_err(|error| Error::new(ErrorKind::Corrupt, "core").caused_by(error))
 }
 
+/// Whether two values hold the same session, whenever each of them was read.
+pub(crate) fn is_same(one: &Record, other: &Record) -> bool {
+    let session = |record: &Record| match record.as_bytes() {
+        [VALUE, VERSION, rest @ ..] => {
+            let (_, session) = postcard::take_from_bytes::<Option<i64>>(rest).ok()?;
+            Some(session.to_vec())
+        }
+        _ => None,
+    };
+    session(one).is_some_and(|one| session(other) == Some(one))
+}
+
 /// What `record` says.
 pub(crate) fn decode(record: &Record) -> Entry {
     match record.as_bytes() {
@@ -62,6 +74,7 @@ pub(crate) fn decode(record: &Record) -> Entry {
 /// The schema of a value. Any change to it needs another [`VERSION`].
 #[derive(Serialize, Deserialize)]
 struct Wire<'a> {
+    /// In front: [`is_same`] passes over it.
     fresh_until: Option<i64>,
     id: [u8; 16],
     user_id: Option<&'a str>,
@@ -254,6 +267,20 @@ mod tests {
         let record = encode(&full(), Some(time(10))).unwrap();
         let Entry::Value(snapshot, fresh_until) = decode(&record) else { panic!("not a value") };
         assert_eq!((*snapshot, fresh_until), (full(), Some(time(10))));
+    }
+
+    #[test]
+    fn a_stamp_makes_no_other_value() {
+        let stamped = |end: Option<i64>| encode(&full(), end.map(time)).unwrap();
+        assert!(is_same(&stamped(Some(10)), &stamped(Some(1 << 60))));
+        assert!(is_same(&stamped(None), &stamped(Some(10))));
+        let mut changed = full();
+        changed.session.version += 1;
+        assert!(!is_same(&stamped(Some(10)), &encode(&changed, Some(time(10))).unwrap()));
+        for other in [negative(), Record::lease(b"1"), Record::new(b"V".as_slice())] {
+            assert!(!is_same(&stamped(None), &other));
+            assert!(!is_same(&other, &other));
+        }
     }
 
     /// Another process of another build must read these bytes. A change needs another `VERSION`.

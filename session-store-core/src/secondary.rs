@@ -127,6 +127,9 @@ pub struct SecondaryPromise {
     pub min_ttl: Duration,
     /// TTLs are rounded up to a multiple of this.
     pub ttl_granularity: Duration,
+    /// How much longer than its TTL an entry may be served; more than zero where its end is told by
+    /// the clocks of the nodes, which differ.
+    pub overrun: Duration,
     /// The largest record, in bytes.
     pub max_record_bytes: usize,
     /// How many keys one round trip removes.

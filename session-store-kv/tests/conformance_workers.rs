@@ -46,6 +46,7 @@ impl SecondaryStore for Blind {
             may_roll_back: true,
             min_ttl: Duration::ZERO,
             ttl_granularity: Duration::from_millis(1),
+            overrun: Duration::ZERO,
             max_record_bytes: MAX_RECORD,
             max_batch: 100,
         }

@@ -112,6 +112,7 @@ impl SecondaryStore for MemoryCache {
             may_roll_back: false,
             min_ttl: Duration::ZERO,
             ttl_granularity: Duration::from_millis(1),
+            overrun: Duration::ZERO,
             max_record_bytes: self.inner.max_record_bytes,
             max_batch: usize::MAX,
         }

@@ -4,14 +4,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_util::future::join;
 use session_store_core::{
     CacheClass, CacheKey, CacheScope, Error, ErrorKind, Record, Reservation, Result,
     SecondaryPromise, SecondaryStore, SwapTtl, Ttl,
 };
+use tokio::time::Instant;
 
 use crate::config::{RedisConfig, Rollback, Wait};
 use crate::driver::{Command, Reply};
-use crate::error::{Effect, Fault, NAME};
+use crate::error::{Effect, NAME};
 use crate::key::physical;
 use crate::link::Dialer;
 use crate::route::{self, Routes};
@@ -27,7 +29,8 @@ const NONCE: usize = 8;
 /// A cache in Redis or Valkey.
 ///
 /// A clone is another handle on the same connections. Nothing is done while nobody calls: there is no
-/// task in the background but that of an attempt to connect.
+/// task in the background but those that finish what callers began and may have left: an attempt to
+/// connect, a check of who answers, and removals that wait for replicas.
 #[derive(Clone, Debug)]
 pub struct RedisCache {
     inner: Arc<Inner>,
@@ -37,7 +40,7 @@ pub struct RedisCache {
 struct Inner {
     dialer: Arc<Dialer>,
     routes: Routes,
-    /// `WAIT` speaks of the writes of its own connection, and blocks it.
+    /// Their own ways, for those that replicas must acknowledge.
     removals: Option<(Routes, Wait)>,
     prefix: String,
     seal: Seal,
@@ -73,7 +76,12 @@ impl RedisCache {
     pub async fn check(&self) -> Result<()> {
         let end = self.inner.dialer.end() + self.inner.dialer.template.connect_timeout;
         let ready = self.inner.routes.ready(end).await;
-        ready.map_err(|fault| fault.into_error("CONNECT", Effect::None))
+        ready.map_err(|fault| fault.into_error("CONNECT", Effect::None))?;
+        if let Some((routes, wait)) = &self.inner.removals {
+            let allowed = routes.may_wait(end + wait.timeout).await;
+            allowed.map_err(|fault| fault.into_error("WAIT", Effect::None))?;
+        }
+        Ok(())
     }
 
     fn key(&self, key: &CacheKey) -> Vec<u8> {
@@ -87,8 +95,13 @@ impl RedisCache {
     }
 
     /// Runs `script` on `key`. A server that does not know it yet has not run anything.
-    async fn run(&self, script: &Script, key: &[u8], values: &[&[u8]]) -> Result<Reply> {
-        let end = self.inner.dialer.end();
+    async fn run(
+        &self,
+        script: &Script,
+        key: &[u8],
+        values: &[&[u8]],
+        end: Instant,
+    ) -> Result<Reply> {
         let mut words = vec![script.sha1.as_bytes(), b"1", key];
         words.extend_from_slice(values);
         let short = Command::new("EVALSHA", &words);
@@ -113,6 +126,7 @@ impl SecondaryStore for RedisCache {
             may_roll_back: self.inner.may_roll_back,
             min_ttl: Duration::ZERO,
             ttl_granularity: Duration::from_millis(1),
+            overrun: Duration::ZERO,
             max_record_bytes: MAX_RECORD_BYTES,
             max_batch: MAX_BATCH,
         }
@@ -137,7 +151,8 @@ impl SecondaryStore for RedisCache {
         getrandom::fill(&mut token[1..])
             .map_err(|error| Error::new(ErrorKind::Unavailable, NAME).caused_by(error))?;
         let millis = ttl.as_millis().to_string();
-        match self.run(&RESERVE, &key, &[&token, millis.as_bytes()]).await? {
+        let end = self.inner.dialer.end();
+        match self.run(&RESERVE, &key, &[&token, millis.as_bytes()], end).await? {
             Reply::Bytes(bytes) => Ok(Reservation::Occupied(self.inner.seal.open(&key, bytes))),
             Reply::List(mut parts) => match parts.pop() {
                 Some(Reply::Bytes(bytes)) => Ok(Reservation::Granted(Record::new(bytes))),
@@ -164,9 +179,10 @@ impl SecondaryStore for RedisCache {
             SwapTtl::Set(ttl) => ttl.as_millis().to_string(),
             SwapTtl::Keep => "0".to_owned(),
         };
+        let end = self.inner.dialer.end();
         // More than one form only while keys of the seal are changed.
         for expected in self.inner.seal.forms(&key, expected) {
-            match self.run(&SWAP, &key, &[&expected, &new, millis.as_bytes()]).await? {
+            match self.run(&SWAP, &key, &[&expected, &new, millis.as_bytes()], end).await? {
                 Reply::Number(0) => {}
                 Reply::Number(1) => return Ok(true),
                 other => return Err(unexpected("EVALSHA", &other)),
@@ -177,17 +193,18 @@ impl SecondaryStore for RedisCache {
 
     async fn remove(&self, keys: &[CacheKey]) -> Result<()> {
         let keys: Vec<_> = keys.iter().map(|key| self.key(key)).collect();
-        let mut outcome = Ok(());
-        for batch in keys.chunks(MAX_BATCH) {
-            let end = self.inner.dialer.end();
-            let removed = match &self.inner.removals {
-                None => self.inner.routes.remove(batch, None, end).await,
-                Some((routes, wait)) => routes.remove(batch, Some(wait), end + wait.timeout).await,
-            };
-            let failed = |fault: Fault| fault.into_error("UNLINK", Effect::Possible);
-            outcome = outcome.and(removed.map_err(failed));
-        }
-        outcome
+        let (inner, end) = (&self.inner, self.inner.dialer.end());
+        let removed = match &inner.removals {
+            None => inner.routes.remove(&keys, None, end).await,
+            Some((routes, wait)) => {
+                // Beside the other one, which may have to wait for its turn: that what was removed is
+                // gone from the master must not take so long.
+                let at_once = inner.routes.remove(&keys, None, end);
+                let in_turn = routes.remove(&keys, Some(*wait), end + wait.timeout);
+                join(at_once, in_turn).await.1
+            }
+        };
+        removed.map_err(|fault| fault.into_error("UNLINK", Effect::Possible))
     }
 }
 

@@ -14,9 +14,11 @@ use crate::driver::{Command, Reply};
 use crate::error::Fault;
 use crate::key::{SLOTS, slot};
 use crate::link::{Dialer, Link, Place};
+use crate::slots::{Claim, Claims, Map, Redirection};
 use crate::url::Node;
 
-/// So many nodes are asked for the map; of each slot the claim of the highest epoch counts.
+/// So many nodes say what the map is, or the majority of all where that is less; of each slot the claim
+/// of the highest epoch counts.
 const WITNESSES: usize = 3;
 
 /// The nodes of a Cluster.
@@ -79,7 +81,7 @@ impl Cluster {
                 let (link, again) = self.owner(slot, end).await?;
                 if again == owner {
                     // The nodes disagree. The one that was asked knows best whether it owns a slot.
-                    self.dialer.watch.changed(&node);
+                    self.dialer.watch.changed();
                     self.link(&node).call(command, end).await
                 } else {
                     link.call(command, end).await
@@ -114,6 +116,12 @@ impl Cluster {
             }
         }
         Ok((groups.into_iter().map(|(node, keys)| (self.link(node), keys)).collect(), outcome))
+    }
+
+    /// The ways to all nodes that own something.
+    pub(crate) async fn all(&self, end: Instant) -> Result<Vec<Arc<Link>>, Fault> {
+        let map = self.map(end).await?;
+        Ok(map.nodes.iter().map(|node| self.link(node)).collect())
     }
 
     /// Has the map looked at again after trouble that another map may cure.
@@ -155,13 +163,12 @@ impl Cluster {
         if let Some(found) = self.current() {
             return found;
         }
-        let late = || Fault::Unreachable("Cluster: no map of the slots in time".to_owned());
         let _turn = timeout_at(end, self.turn.lock()).await.map_err(|_| late())?;
         // Somebody else may have looked meanwhile.
         if let Some(found) = self.current() {
             return found;
         }
-        let found = timeout_at(end, self.look()).await.unwrap_or_else(|_| Err(late()));
+        let found = self.look(end).await;
         let mut known = self.known.lock();
         let pause = Some(Instant::now() + self.dialer.pause);
         match found {
@@ -170,8 +177,9 @@ impl Cluster {
                 if known.map.as_ref().is_some_and(|before| *before != map) {
                     // Counted before anybody can go by the new map: a node that was promoted may
                     // lack a removal.
-                    self.dialer.watch.changed(&"Cluster");
+                    self.dialer.watch.changed();
                 }
+                self.release(&map);
                 let map_now = Some(Arc::clone(&map));
                 *known = Known { map: map_now, is_stale: false, pause, trouble: None };
                 Ok(map)
@@ -194,38 +202,57 @@ impl Cluster {
         }
     }
 
-    async fn look(&self) -> Result<Map, Fault> {
+    /// Closes the connections to nodes that own nothing any more.
+    fn release(&self, map: &Map) {
+        let links = self.links.lock();
+        let departed = links
+            .iter()
+            .filter(|(node, _)| !map.nodes.contains(node) && !self.seeds.contains(node));
+        for (_, link) in departed {
+            link.rest();
+        }
+    }
+
+    /// Asks all nodes, and takes what enough of them say. When some don't answer, half of the time
+    /// until `end` is left for whatever the map is needed for.
+    async fn look(&self, end: Instant) -> Result<Map, Fault> {
         let mut nodes =
             self.known.lock().map.as_ref().map_or_else(Vec::new, |map| map.nodes.clone());
         nodes.extend(self.seeds.iter().cloned());
         let mut seen = std::collections::HashSet::new();
         nodes.retain(|node| seen.insert(node.clone()));
-        let asked = nodes.iter().map(|node| self.ask(node));
+        let needed = WITNESSES.min(nodes.len() / 2 + 1);
+        let asked = nodes.iter().map(|node| self.ask(node, end));
         let mut answers: FuturesUnordered<_> = asked.collect();
+        let now = Instant::now();
+        let soon = now + end.saturating_duration_since(now) / 2;
         let (mut claims, mut count, mut trouble) = (Claims::default(), 0, None);
-        while count < WITNESSES
-            && let Some(answer) = answers.next().await
-        {
-            match answer {
-                Ok(said) => {
+        while count < needed {
+            let patience = if count == 0 { end } else { soon };
+            match timeout_at(patience, answers.next()).await {
+                Ok(Some(Ok(said))) => {
                     claims.add(said);
                     count += 1;
                 }
-                Err(fault) => trouble = Some(fault),
+                Ok(Some(Err(fault))) => trouble = Some(fault),
+                Ok(None) | Err(_) => break,
             }
         }
-        match trouble {
-            Some(fault) if count == 0 => Err(fault),
-            _ => Ok(claims.into_map()),
+        if count == 0 {
+            return Err(trouble.unwrap_or_else(late));
         }
+        Ok(claims.into_map())
     }
 
-    async fn ask(&self, node: &Node) -> Result<Vec<Claim>, Fault> {
-        let end = self.dialer.end();
+    async fn ask(&self, node: &Node, end: Instant) -> Result<Vec<Claim>, Fault> {
         let answer = self.link(node).call(Command::new("CLUSTER", &[b"NODES"]), end).await?;
         let text = answer.text().unwrap_or_default();
         Ok(text.lines().filter_map(|line| Claim::read(line, &node.host)).collect())
     }
+}
+
+fn late() -> Fault {
+    Fault::Unreachable("Cluster: no map of the slots in time".to_owned())
 }
 
 fn unowned(slot: u16) -> Fault {
@@ -234,148 +261,4 @@ fn unowned(slot: u16) -> Fault {
 
 fn restless(slot: u16) -> Fault {
     Fault::answered(&format!("TRYAGAIN slot {slot} is on its way from node to node"))
-}
-
-/// Where else to ask.
-#[derive(Debug, PartialEq, Eq)]
-enum Redirection {
-    Moved(Node),
-    Ask(Node),
-}
-
-impl Redirection {
-    /// Reads `MOVED 3999 127.0.0.1:6381`, as `from` said it.
-    fn of(fault: &Fault, from: &Node) -> Option<Self> {
-        let Fault::Answered { code, text } = fault else { return None };
-        let node = Node::parse(text.split(' ').nth(2)?, &from.host)?;
-        match code.as_str() {
-            "MOVED" => Some(Self::Moved(node)),
-            "ASK" => Some(Self::Ask(node)),
-            _ => None,
-        }
-    }
-}
-
-/// A node that says it owns slots, or of which others say so.
-#[derive(Debug, PartialEq, Eq)]
-struct Claim {
-    node: Node,
-    epoch: u64,
-    slots: Vec<(u16, u16)>,
-}
-
-impl Claim {
-    /// Reads one line of `CLUSTER NODES`: id, address, flags, master, ping, pong, epoch, link, slots.
-    fn read(line: &str, host: &str) -> Option<Self> {
-        let fields: Vec<&str> = line.split_ascii_whitespace().collect();
-        let [_, address, flags, _, _, _, epoch, _, slots @ ..] = fields.as_slice() else {
-            return None;
-        };
-        if !flags.split(',').any(|flag| flag == "master") {
-            return None;
-        }
-        let range = |text: &&str| {
-            let (first, last) = text.split_once('-').unwrap_or((text, text));
-            // `[77->-id]` is a slot on its way; its owner still lists it.
-            Some((first.parse().ok()?, last.parse().ok()?))
-        };
-        let slots: Vec<_> = slots.iter().filter_map(range).collect();
-        let node = Node::parse(address, host)?;
-        (!slots.is_empty()).then_some(Self { node, epoch: epoch.parse().ok()?, slots })
-    }
-}
-
-/// Who claims what, by the word of several nodes.
-#[derive(Debug, Default)]
-struct Claims(HashMap<u16, (u64, Node)>);
-
-impl Claims {
-    fn add(&mut self, said: Vec<Claim>) {
-        for Claim { node, epoch, slots } in said {
-            for slot in slots.into_iter().flat_map(|(first, last)| first..=last.min(SLOTS - 1)) {
-                let best = self.0.entry(slot).or_insert_with(|| (epoch, node.clone()));
-                if epoch > best.0 {
-                    *best = (epoch, node.clone());
-                }
-            }
-        }
-    }
-
-    fn into_map(self) -> Map {
-        let mut nodes: Vec<Node> = self.0.values().map(|(_, node)| node.clone()).collect();
-        nodes.sort_by(|one, other| (&one.host, one.port).cmp(&(&other.host, other.port)));
-        nodes.dedup();
-        let owner = |slot| {
-            let (_, owner) = self.0.get(&slot)?;
-            nodes.iter().position(|node| node == owner).and_then(|at| u16::try_from(at).ok())
-        };
-        let owners = (0..SLOTS).map(owner).collect();
-        Map { nodes, owners }
-    }
-}
-
-/// Which node owns which slot.
-#[derive(Debug, PartialEq, Eq)]
-struct Map {
-    nodes: Vec<Node>,
-    /// By slot, the number of its node.
-    owners: Box<[Option<u16>]>,
-}
-
-impl Map {
-    fn owner(&self, slot: u16) -> Option<&Node> {
-        let owner = (*self.owners.get(usize::from(slot))?)?;
-        self.nodes.get(usize::from(owner))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const ONE: &str = "aa 10.0.0.1:7000@17000,name master - 0 0 5 connected 0-99 [77->-bb]";
-    const OTHER: &str = "bb :7001@17001 myself,master - 0 0 7 connected 50-100 200";
-    const REPLICA: &str = "cc 10.0.0.3:7002@17002 slave bb 0 0 7 connected";
-
-    fn claims(lines: &[&str]) -> Claims {
-        let mut claims = Claims::default();
-        claims.add(lines.iter().filter_map(|line| Claim::read(line, "seed")).collect());
-        claims
-    }
-
-    #[test]
-    fn the_younger_claim_to_a_slot_counts() {
-        for lines in [[ONE, OTHER, REPLICA], [REPLICA, OTHER, ONE]] {
-            let map = claims(&lines).into_map();
-            let owner = |slot| map.owner(slot).map(ToString::to_string);
-            assert_eq!(owner(0).as_deref(), Some("10.0.0.1:7000"));
-            assert_eq!(owner(77).as_deref(), Some("seed:7001"));
-            assert_eq!(owner(100).as_deref(), Some("seed:7001"));
-            assert_eq!(owner(200).as_deref(), Some("seed:7001"));
-            assert_eq!(owner(199), None);
-            assert_eq!(owner(SLOTS), None);
-        }
-    }
-
-    #[test]
-    fn maps_are_equal_when_the_owners_are() {
-        let map = claims(&[ONE, OTHER]).into_map();
-        assert_eq!(map, claims(&[OTHER, ONE]).into_map());
-        assert_ne!(map, claims(&[ONE]).into_map());
-        assert_eq!(claims(&["nonsense", REPLICA, ""]).into_map().nodes, []);
-    }
-
-    #[test]
-    fn redirections_are_read() {
-        let from = Node { host: "own".into(), port: 1 };
-        let of = |text| Redirection::of(&Fault::answered(text), &from);
-        let node = |host: &str, port| Node { host: host.into(), port };
-        assert_eq!(
-            of("MOVED 3999 10.0.0.9:6381"),
-            Some(Redirection::Moved(node("10.0.0.9", 6381)))
-        );
-        assert_eq!(of("ASK 3999 :6381"), Some(Redirection::Ask(node("own", 6381))));
-        assert_eq!(of("MOVED 3999"), None);
-        assert_eq!(of("CLUSTERDOWN The cluster is down"), None);
-    }
 }

@@ -29,7 +29,9 @@ pub struct RedisConfig {
     /// How long nobody tries to connect after an attempt has failed; operations fail at once
     /// meanwhile. Default: 200 ms.
     pub connect_pause: Duration,
-    /// How often a connection in use is asked whether it is still the same server. Default: 1 s.
+    /// How often a connection in use is asked whether it is still the same server, and sentinels
+    /// whether it is still the master. For so long a node may take a deposed master for the real one.
+    /// Default: 1 s.
     pub identity_interval: Duration,
     /// After how long the kernel gives up on bytes that nobody acknowledges. Default: 2 s.
     pub tcp_user_timeout: Duration,
@@ -38,11 +40,12 @@ pub struct RedisConfig {
     pub nodelay: bool,
     /// The certificates that are trusted, as PEM. Default: `None`, which is those of the system.
     pub ca_pem: Option<Vec<u8>>,
-    /// How to log in to sentinels. Default: `None`.
+    /// How to log in to sentinels; the user needs `+sentinel|get-master-addr-by-name`. Default: `None`.
     pub sentinel_credentials: Option<Credentials>,
     /// How many replicas must acknowledge a removal before it counts. Default: `None`.
     pub wait: Option<Wait>,
-    /// Whether removed entries may come back. Default: `Possible`.
+    /// Whether removed entries may come back. Default: `Possible`, which a server that does not say
+    /// who it is (no `master_replid` in its `INFO`) is refused for.
     pub rollback: Rollback,
     /// Keys that authenticate records, for servers that others may write to. Default: `None`.
     pub record_keys: Option<RecordKeys>,
@@ -158,6 +161,10 @@ pub enum Servers {
     /// Some nodes of a Cluster; the others are found through them.
     Cluster(Vec<Address>),
     /// Sentinels that know where the master is. User, password and database are the master's.
+    ///
+    /// Name all of them. A majority of those that are named must name the same master, at the start
+    /// and once in [`RedisConfig::identity_interval`]; without it the cache is `Unavailable`, and
+    /// everybody is served from the primary. Of one sentinel, or of two, each is needed.
     Sentinel {
         /// Where the sentinels are.
         sentinels: Vec<Address>,
@@ -186,11 +193,15 @@ impl Client {
 }
 
 /// What a removal waits for, so that a failover does not undo it.
+///
+/// It is gone from the master at once, and `Ok` only when replicas have acknowledged it. That takes
+/// one connection more per server; removals that come while replicas are waited for wait together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Wait {
     /// How many replicas must have it. Name all that could be promoted.
     pub replicas: u32,
-    /// How long to wait for them, beyond the deadline of the operation.
+    /// How long to wait for them, beyond the deadline of the operation. The `cache_deadline` of the
+    /// layered store leaves room for both.
     pub timeout: Duration,
 }
 

@@ -24,7 +24,12 @@ pub(crate) enum Fault {
         text: String,
     },
     /// The operator must mend this.
-    Misconfigured(String),
+    Misconfigured {
+        /// What, in words that may be logged: they name no server.
+        what: String,
+        /// Where, and what was said there.
+        detail: String,
+    },
 }
 
 impl Fault {
@@ -34,9 +39,24 @@ impl Fault {
         Self::Answered { code: code.to_owned(), text: text.to_owned() }
     }
 
+    /// What is wrong at `place`.
+    pub(crate) fn misconfigured(what: impl Into<String>, place: &impl fmt::Display) -> Self {
+        Self::Misconfigured { what: what.into(), detail: place.to_string() }
+    }
+
     /// Whether the server answered with this code.
     pub(crate) fn is(&self, wanted: &str) -> bool {
         matches!(self, Self::Answered { code, .. } if code == wanted)
+    }
+
+    /// Whether the server does not know what it was told to do.
+    pub(crate) fn is_unknown_command(&self) -> bool {
+        matches!(self, Self::Answered { code, text } if code == "ERR" && is_unknown(text))
+    }
+
+    /// Whether a user name or a password was refused.
+    pub(crate) fn refuses_login(&self) -> bool {
+        matches!(self, Self::Misconfigured { what, .. } if what == LOGIN)
     }
 
     /// Whether another node is named that owns the key, so that nothing was run.
@@ -47,7 +67,7 @@ impl Fault {
     /// Whether the connection is of no use any more.
     pub(crate) fn ends_connection(&self) -> bool {
         match self {
-            Self::Unreachable(_) | Self::Lost(_) | Self::Misconfigured(_) => true,
+            Self::Unreachable(_) | Self::Lost(_) | Self::Misconfigured { .. } => true,
             // A server that was demoted: somebody else is the master now.
             Self::Answered { code, .. } => matches!(code.as_str(), "READONLY" | "MASTERDOWN"),
             Self::Silent(_) => false,
@@ -61,7 +81,9 @@ impl Fault {
             | Self::Lost(text)
             | Self::Silent(text)
             | Self::Answered { text, .. } => text.clone(),
-            Self::Misconfigured(what) => return Error::configuration(NAME, what.clone()),
+            Self::Misconfigured { what, detail } => {
+                return Error::configuration(NAME, what.clone()).caused_by(Cause(detail.clone()));
+            }
         };
         let kind = match (&self, effect) {
             (Self::Answered { code, text }, _) => answer_kind(code, text, name),
@@ -94,7 +116,7 @@ fn answer_kind(code: &str, text: &str, name: &str) -> ErrorKind {
         "MOVED" | "ASK" | "CROSSSLOT" => {
             "the server is a node of a Cluster; name its nodes as Servers::Cluster".to_owned()
         }
-        "ERR" if text.contains("unknown command") || text.contains("unknown subcommand") => {
+        "ERR" if is_unknown(text) => {
             return ErrorKind::Unsupported {
                 what: format!("the server does not know {name}").into(),
             };
@@ -106,6 +128,10 @@ fn answer_kind(code: &str, text: &str, name: &str) -> ErrorKind {
         _ => return ErrorKind::Unavailable,
     };
     ErrorKind::Configuration { what: what.into() }
+}
+
+fn is_unknown(text: &str) -> bool {
+    text.contains("unknown command") || text.contains("unknown subcommand")
 }
 
 /// What to do about a refused login.

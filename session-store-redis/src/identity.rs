@@ -21,7 +21,7 @@ pub(crate) struct Identity {
 const UNASKED: &str = "the Redis user may not run INFO; grant what RedisConfig::acl_rules lists";
 
 /// The two commands that ask for it.
-pub(crate) const QUESTIONS: [Command<'static>; 2] = [
+const QUESTIONS: [Command<'static>; 2] = [
     Command { name: "INFO", args: &[b"server"] },
     Command { name: "INFO", args: &[b"replication"] },
 ];
@@ -36,15 +36,15 @@ impl Identity {
             )),
             other => other,
         })?;
-        Self::of(answers)
+        Self::of(answers, node)
     }
 
     /// Reads the answers to [`QUESTIONS`].
-    pub(crate) fn of(answers: Vec<Result<Reply, Fault>>) -> Result<Self, Fault> {
+    fn of(answers: Vec<Result<Reply, Fault>>, node: &Node) -> Result<Self, Fault> {
         let mut identity = Self::default();
         for answer in answers {
             let answer = answer.map_err(|fault| match fault {
-                fault if fault.is("NOPERM") => Fault::Misconfigured(UNASKED.to_owned()),
+                fault if fault.is("NOPERM") => Fault::misconfigured(UNASKED, node),
                 other => other,
             })?;
             identity.read(answer.text().unwrap_or_default());
@@ -77,8 +77,19 @@ impl Identity {
     /// Refuses a server that holds only a part of the keys.
     pub(crate) fn must_be_alone(&self, node: &Node) -> Result<(), Fault> {
         if self.is_cluster {
-            let what = "it is a node of a Cluster; name its nodes as Servers::Cluster";
-            return Err(Fault::Misconfigured(format!("{node}: {what}")));
+            let what = "the server is a node of a Cluster; name its nodes as Servers::Cluster";
+            return Err(Fault::misconfigured(what, node));
+        }
+        Ok(())
+    }
+
+    /// Refuses a server of which no restart and no promotion could be noticed. Its connections say
+    /// nothing of that either: whatever stands before it may keep them.
+    pub(crate) fn must_have_history(&self, node: &Node) -> Result<(), Fault> {
+        if self.history.is_empty() {
+            let what = "INFO names no master_replid, so it could not be noticed when removed entries come \
+                        back; if they can't, say Rollback::Impossible";
+            return Err(Fault::misconfigured(what, node));
         }
         Ok(())
     }
@@ -94,9 +105,9 @@ impl Watch {
     }
 
     /// Notes that another server answers now, or the same with another history.
-    pub(crate) fn changed(&self, node: &dyn std::fmt::Display) {
+    pub(crate) fn changed(&self) {
         self.0.fetch_add(1, Ordering::AcqRel);
-        tracing::warn!(store = crate::error::NAME, %node, "another server answers");
+        tracing::warn!(store = crate::error::NAME, "another server answers");
     }
 }
 
@@ -104,16 +115,20 @@ impl Watch {
 mod tests {
     use super::*;
 
+    fn node() -> Node {
+        Node { host: "a".into(), port: 1 }
+    }
+
     fn identity(server: &str, replication: &str) -> Identity {
         let reply = |text: &str| Ok(Reply::Bytes(text.as_bytes().to_vec()));
-        Identity::of(vec![reply(server), reply(replication)]).unwrap()
+        Identity::of(vec![reply(server), reply(replication)], &node()).unwrap()
     }
 
     #[test]
     fn a_restart_and_a_promotion_make_another_server() {
         let server = "# Server\r\nredis_mode:standalone\r\nrun_id:aa\r\n";
         let before = identity(server, "role:master\r\nmaster_replid:01\r\n");
-        let node = Node { host: "a".into(), port: 1 };
+        let node = node();
         assert!(before.must_lead(&node).is_ok() && before.must_be_alone(&node).is_ok());
         assert_eq!(before, identity(server, "role:master\r\nmaster_replid:01\r\nother:1\r\n"));
         assert_ne!(before, identity("run_id:bb\r\n", "role:master\r\nmaster_replid:01\r\n"));
@@ -122,9 +137,17 @@ mod tests {
 
     #[test]
     fn replicas_and_parts_of_a_cluster_are_told() {
-        let node = Node { host: "a".into(), port: 1 };
+        let node = node();
         let replica = identity("server_mode:cluster\r\n", "role:slave\r\n");
         assert!(matches!(replica.must_lead(&node), Err(Fault::Unreachable(_))));
-        assert!(matches!(replica.must_be_alone(&node), Err(Fault::Misconfigured(_))));
+        assert!(matches!(replica.must_be_alone(&node), Err(Fault::Misconfigured { .. })));
+    }
+
+    #[test]
+    fn a_server_without_a_history_is_told() {
+        let node = node();
+        let silent = identity("run_id:aa\r\n", "role:master\r\n");
+        assert!(matches!(silent.must_have_history(&node), Err(Fault::Misconfigured { .. })));
+        assert!(identity("", "master_replid:01\r\n").must_have_history(&node).is_ok());
     }
 }

@@ -36,14 +36,17 @@ mod error;
 mod harness;
 mod identity;
 mod key;
+mod line;
 mod link;
 mod route;
 mod script;
 mod seal;
 mod sentinel;
+mod slots;
 #[cfg(feature = "rustls")]
 mod tls;
 mod url;
+mod wait;
 
 pub use cache::RedisCache;
 pub use config::{Client, RecordKeys, RedisConfig, Rollback, Servers, Wait};

@@ -3,7 +3,6 @@
 //! No command is sent over a connection before it is known who answers there.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
@@ -13,12 +12,11 @@ use tokio::time::{timeout, timeout_at};
 
 use crate::driver::{Command, Connection, Driver, Reply, Target};
 use crate::error::Fault;
-use crate::identity::{Identity, QUESTIONS, Watch};
+use crate::identity::{Identity, Watch};
+use crate::line::Line;
 use crate::sentinel::Sentinels;
 use crate::url::{Credentials, Node};
-
-/// After so many questions without an answer a connection may be suspected.
-const SUSPICIOUS: u32 = 3;
+use crate::wait::Rounds;
 
 /// How connections are made, the same for every server.
 #[derive(Debug)]
@@ -31,6 +29,8 @@ pub(crate) struct Dialer {
     pub(crate) silence: Duration,
     pub(crate) pause: Duration,
     pub(crate) identity_interval: Duration,
+    /// Whether a server that has changed may hold what had been removed.
+    pub(crate) may_roll_back: bool,
     pub(crate) watch: Watch,
 }
 
@@ -46,15 +46,12 @@ impl Dialer {
         tokio::time::Instant::now() + self.deadline
     }
 
-    async fn dial(&self, place: &Place) -> Result<(Box<dyn Connection>, Identity, Node), Fault> {
-        let (node, connection) = match place {
-            Place::Alone(node) | Place::Part(node) => (node.clone(), self.open(node).await?),
-            Place::MasterOf(sentinels) => {
-                let node = sentinels.master(self).await?;
-                let connection = self.open(&node).await?;
-                (node, connection)
-            }
+    async fn dial(self: &Arc<Self>, place: &Place) -> Result<Line, Fault> {
+        let node = match place {
+            Place::Alone(node) | Place::Part(node) => node.clone(),
+            Place::MasterOf(sentinels) => sentinels.master(self).await?,
         };
+        let connection = self.open(&node).await?;
         let identity = Identity::ask(&*connection, &node).await?;
         match place {
             Place::Part(_) => {}
@@ -64,7 +61,10 @@ impl Dialer {
             }
             Place::MasterOf(_) => identity.must_lead(&node)?,
         }
-        Ok((connection, identity, node))
+        if self.may_roll_back {
+            identity.must_have_history(&node)?;
+        }
+        Ok(Line::new(connection, identity, node))
     }
 }
 
@@ -79,6 +79,21 @@ pub(crate) enum Place {
     MasterOf(Sentinels),
 }
 
+impl Place {
+    /// Refuses a node that the sentinels have deposed: it may be reachable and know nothing of it.
+    pub(crate) async fn must_still_be(
+        &self,
+        node: &Node,
+        dialer: &Arc<Dialer>,
+    ) -> Result<(), Fault> {
+        let Self::MasterOf(sentinels) = self else { return Ok(()) };
+        if sentinels.master(dialer).await? == *node {
+            return Ok(());
+        }
+        Err(Fault::Lost(format!("{node}: the sentinels name another master")))
+    }
+}
+
 /// The way to one server.
 #[derive(Debug)]
 pub(crate) struct Link {
@@ -87,6 +102,8 @@ pub(crate) struct Link {
     state: Mutex<State>,
     /// Who answered last.
     known: Arc<Mutex<Option<Identity>>>,
+    /// Removals that wait for the replicas of this server.
+    pub(crate) rounds: Rounds,
 }
 
 type Opening = Shared<BoxFuture<'static, Result<Arc<Line>, Failed>>>;
@@ -106,63 +123,25 @@ struct Failed {
     until: Instant,
 }
 
-/// An open connection, and how well it answers.
-#[derive(Debug)]
-pub(crate) struct Line {
-    connection: Box<dyn Connection>,
-    identity: Identity,
-    node: Node,
-    opened: Instant,
-    /// Questions since the last answer.
-    asked: AtomicU32,
-    /// When the first of them was asked, in milliseconds since `opened`.
-    silent_since: AtomicU64,
-    /// When it was last asked who it is, likewise.
-    checked: AtomicU64,
-}
-
-impl Line {
-    fn age(&self) -> u64 {
-        u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX)
-    }
-
-    fn is_silent_for(&self, length: Duration) -> bool {
-        let silent = self.age().saturating_sub(self.silent_since.load(Ordering::Relaxed));
-        self.asked.load(Ordering::Relaxed) >= SUSPICIOUS && u128::from(silent) >= length.as_millis()
-    }
-
-    fn asks(&self) {
-        if self.asked.fetch_add(1, Ordering::Relaxed) == 0 {
-            self.silent_since.store(self.age(), Ordering::Relaxed);
-        }
-    }
-
-    fn heard<T>(&self, answer: Result<T, Fault>) -> Result<T, Fault> {
-        if matches!(answer, Ok(_) | Err(Fault::Answered { .. })) {
-            self.asked.store(0, Ordering::Relaxed);
-        }
-        answer
-    }
-
-    /// Whether it is time to ask again who answers; only one caller is told so.
-    fn is_check_due(&self, interval: Duration) -> bool {
-        let (now, last) = (self.age(), self.checked.load(Ordering::Relaxed));
-        u128::from(now.saturating_sub(last)) >= interval.as_millis()
-            && self
-                .checked
-                .compare_exchange(last, now, Ordering::Relaxed, Ordering::Relaxed)
-                .is_ok()
-    }
-}
-
 impl Link {
     pub(crate) fn new(place: Place, dialer: Arc<Dialer>) -> Self {
-        Self { place, dialer, state: Mutex::new(State::Idle), known: Arc::default() }
+        let state = Mutex::new(State::Idle);
+        Self { place, dialer, state, known: Arc::default(), rounds: Rounds::default() }
     }
 
     /// Connects if need be, without asking anything.
     pub(crate) async fn ready(&self, end: tokio::time::Instant) -> Result<(), Fault> {
         self.line_until(end).await.map(drop)
+    }
+
+    /// When an operation that begins now has taken too long.
+    pub(crate) fn end(&self) -> tokio::time::Instant {
+        self.dialer.end()
+    }
+
+    /// Closes the connection. What is known of the server is kept: it may be needed again.
+    pub(crate) fn rest(&self) {
+        *self.state.lock() = State::Idle;
     }
 
     /// The answer to one command, before `end`.
@@ -182,42 +161,17 @@ impl Link {
         end: tokio::time::Instant,
     ) -> Result<Vec<Result<Reply, Fault>>, Fault> {
         let line = self.line_until(end).await?;
-        line.asks();
-        let answers = match timeout_at(end, self.send(&line, commands)).await {
-            Ok(answers) => line.heard(answers),
-            Err(_) => Err(Fault::Silent(format!("{}: no answer in time", line.node))),
-        };
+        let late = |_| Err(Fault::Silent(format!("{}: no answer in time", line.node)));
+        let answers = timeout_at(end, line.send(commands)).await.unwrap_or_else(late);
         let ends = |fault: &Fault| fault.ends_connection();
         let is_over = match &answers {
             Ok(answers) => answers.iter().any(|answer| answer.as_ref().err().is_some_and(ends)),
             Err(fault) => ends(fault),
         };
-        if is_over || line.connection.is_closed() {
+        if is_over || line.is_useless(self.dialer.silence) {
             self.give_up(&line);
         }
         answers
-    }
-
-    async fn send(
-        &self,
-        line: &Line,
-        commands: &[Command<'_>],
-    ) -> Result<Vec<Result<Reply, Fault>>, Fault> {
-        if line.is_check_due(self.dialer.identity_interval) {
-            let both: Vec<_> = QUESTIONS.iter().chain(commands).copied().collect();
-            let mut answers = line.connection.many(&both).await?;
-            let rest = answers.split_off(QUESTIONS.len());
-            if Identity::of(answers)? != line.identity {
-                // What came with the question was run all the same. Opening another connection finds
-                // out what the server is now.
-                return Err(Fault::Lost(format!("{}: it has changed", line.node)));
-            }
-            return Ok(rest);
-        }
-        if let [command] = commands {
-            return Ok(vec![line.connection.one(*command).await]);
-        }
-        line.connection.many(commands).await
     }
 
     /// Lets the next caller open another connection.
@@ -234,12 +188,24 @@ impl Link {
     }
 
     async fn line(&self) -> Result<Arc<Line>, Fault> {
+        loop {
+            let line = self.opened().await?;
+            if line.confirm(&self.dialer, &self.place).await.is_ok() {
+                return Ok(line);
+            }
+            // Nothing was sent yet, so the way to whoever is in charge now may be tried at once.
+            self.give_up(&line);
+        }
+    }
+
+    async fn opened(&self) -> Result<Arc<Line>, Fault> {
         let asked = Instant::now();
+        let is_good = |line: &Line| !line.is_useless(self.dialer.silence);
         loop {
             let opening = {
                 let mut state = self.state.lock();
                 match &*state {
-                    State::Open(line) if self.is_good(line) => return Ok(Arc::clone(line)),
+                    State::Open(line) if is_good(line) => return Ok(Arc::clone(line)),
                     State::Failed(failed) if Instant::now() < failed.until => {
                         return Err(failed.fault.clone());
                     }
@@ -261,16 +227,12 @@ impl Link {
             }
             match result {
                 // Everybody had left before it ended, so this is news of long ago.
-                Ok(line) if line.opened < asked && !self.is_good(&line) => {}
+                Ok(line) if line.opened < asked && !is_good(&line) => {}
                 Err(failed) if failed.until < asked => {}
                 Ok(line) => return Ok(line),
                 Err(failed) => return Err(failed.fault),
             }
         }
-    }
-
-    fn is_good(&self, line: &Line) -> bool {
-        !line.is_silent_for(self.dialer.silence) && !line.connection.is_closed()
     }
 
     /// One attempt that all callers share and any of them may leave.
@@ -280,26 +242,16 @@ impl Link {
         let (began, pause) = (Instant::now(), dialer.pause);
         let attempt = async move {
             let patience = dialer.template.connect_timeout;
-            let outcome = timeout(patience, dialer.dial(&place)).await.unwrap_or_else(|_| {
+            let line = timeout(patience, dialer.dial(&place)).await.unwrap_or_else(|_| {
                 let hint = dialer.template.tls_hint();
                 Err(Fault::Unreachable(format!("{place}: no connection in {patience:?}{hint}")))
-            });
-            let (connection, identity, node) = outcome.inspect_err(|fault| {
-                tracing::debug!(store = crate::error::NAME, %place, ?fault, "can't connect");
             })?;
             // Known before anybody can use the connection.
-            if known.lock().replace(identity.clone()).is_some_and(|before| before != identity) {
-                dialer.watch.changed(&node);
+            let before = known.lock().replace(line.identity().clone());
+            if before.is_some_and(|before| before != *line.identity()) {
+                dialer.watch.changed();
             }
-            Ok(Arc::new(Line {
-                connection,
-                identity,
-                node,
-                opened: Instant::now(),
-                asked: AtomicU32::new(0),
-                silent_since: AtomicU64::new(0),
-                checked: AtomicU64::new(0),
-            }))
+            Ok(Arc::new(line))
         };
         let attempt = attempt
             .map(move |done| done.map_err(|fault| Failed { fault, until: Instant::now() + pause }));

@@ -2,18 +2,19 @@
 
 use std::sync::Arc;
 
-use futures_util::future::join_all;
-use session_store_core::{Error, Record, Result};
+use futures_util::future::{join_all, try_join_all};
+use session_store_core::{Error, Result};
 use tokio::time::Instant;
 
 use crate::cluster::Cluster;
-use crate::config::{RedisConfig, Servers, Wait};
+use crate::config::{RedisConfig, Rollback, Servers, Wait};
 use crate::driver::{self, Command, Reply, Target, Tls};
 use crate::error::{Fault, NAME};
 use crate::identity::Watch;
 use crate::link::{Dialer, Link, Place};
 use crate::sentinel::Sentinels;
 use crate::url::Node;
+use crate::wait;
 
 /// How many keys one `UNLINK` names: a server does nothing else meanwhile.
 const KEYS_AT_ONCE: usize = 500;
@@ -22,9 +23,9 @@ const KEYS_AT_ONCE: usize = 500;
 #[derive(Debug)]
 pub(crate) enum Routes {
     /// One server has all keys.
-    One(Link),
+    One(Arc<Link>),
     /// Each server has some.
-    Cluster(Cluster),
+    Cluster(Box<Cluster>),
 }
 
 /// How to reach the servers of `config`.
@@ -56,6 +57,7 @@ pub(crate) fn dialer(config: &RedisConfig) -> Result<Arc<Dialer>> {
         silence: config.silence,
         pause: config.connect_pause,
         identity_interval: config.identity_interval,
+        may_roll_back: config.rollback == Rollback::Possible,
         watch: Watch::default(),
     }))
 }
@@ -66,16 +68,15 @@ impl Routes {
         let node = |address: &crate::url::Address| address.node.clone();
         let place = match servers {
             Servers::Single(address) => Place::Alone(node(address)),
-            Servers::Sentinel { sentinels, master } => Place::MasterOf(Sentinels {
-                nodes: sentinels.iter().map(node).collect(),
-                master: master.as_str().into(),
-            }),
+            Servers::Sentinel { sentinels, master } => {
+                Place::MasterOf(Sentinels::new(sentinels.iter().map(node), master))
+            }
             Servers::Cluster(addresses) => {
                 let seeds: Vec<Node> = addresses.iter().map(node).collect();
-                return Self::Cluster(Cluster::new(seeds, Arc::clone(dialer)));
+                return Self::Cluster(Box::new(Cluster::new(seeds, Arc::clone(dialer))));
             }
         };
-        Self::One(Link::new(place, Arc::clone(dialer)))
+        Self::One(Arc::new(Link::new(place, Arc::clone(dialer))))
     }
 
     /// Connects if need be, before `end`.
@@ -99,14 +100,26 @@ impl Routes {
         }
     }
 
+    /// Asks every server whether it lets this user wait for replicas.
+    pub(crate) async fn may_wait(&self, end: Instant) -> std::result::Result<(), Fault> {
+        let links = match self {
+            Self::One(link) => vec![Arc::clone(link)],
+            Self::Cluster(cluster) => cluster.all(end).await?,
+        };
+        try_join_all(links.iter().map(|link| wait::allowed(link, end))).await.map(drop)
+    }
+
     /// Removes `keys`, with one round trip per server, and waits for replicas if told to. The first
     /// failure is returned after everything was tried.
     pub(crate) async fn remove(
         &self,
         keys: &[Vec<u8>],
-        wait: Option<&Wait>,
+        wait: Option<Wait>,
         end: Instant,
     ) -> std::result::Result<(), Fault> {
+        if keys.is_empty() {
+            return Ok(());
+        }
         let cluster = match self {
             Self::One(link) => return unlink(link, keys, KEYS_AT_ONCE, wait, end).await.map(drop),
             Self::Cluster(cluster) => cluster,
@@ -139,17 +152,19 @@ impl Routes {
 
 /// Removes keys that one server has; which of them it has not, as it says.
 async fn unlink(
-    link: &Link,
+    link: &Arc<Link>,
     keys: &[Vec<u8>],
     at_once: usize,
-    wait: Option<&Wait>,
+    wait: Option<Wait>,
     end: Instant,
 ) -> std::result::Result<Vec<usize>, Fault> {
-    let keys: Vec<&[u8]> = keys.iter().map(Vec::as_slice).collect();
-    let removals: Vec<_> = keys.chunks(at_once).map(|some| Command::new("UNLINK", some)).collect();
-    let answers = match (wait, keys.last()) {
-        (Some(wait), Some(last)) => acknowledged(link, &removals, last, wait, end).await?,
-        _ => link.all(&removals, end).await?,
+    let answers = if let Some(wait) = wait {
+        wait::removed(link, keys, at_once, wait, end).await?
+    } else {
+        let keys: Vec<&[u8]> = keys.iter().map(Vec::as_slice).collect();
+        let removals: Vec<_> =
+            keys.chunks(at_once).map(|some| Command::new("UNLINK", some)).collect();
+        link.all(&removals, end).await?
     };
     let mut elsewhere = Vec::new();
     for (at, answer) in answers.into_iter().enumerate() {
@@ -160,42 +175,4 @@ async fn unlink(
         }
     }
     Ok(elsewhere)
-}
-
-/// The answers to `removals`, the last of which is that of `last`, when replicas have what they did.
-///
-/// A server waits for what **this connection** has written, and a removal that finds nothing writes
-/// nothing, although what somebody else removed may still be on its way to the replicas. So the last
-/// key gets a lease first: there is something to remove then, and nobody believes a lease.
-async fn acknowledged(
-    link: &Link,
-    removals: &[Command<'_>],
-    last: &[u8],
-    wait: &Wait,
-    end: Instant,
-) -> std::result::Result<Vec<std::result::Result<Reply, Fault>>, Fault> {
-    let mut lease = [Record::LEASE; 17];
-    let no_nonce = |_| Fault::Unreachable("no random numbers".to_owned());
-    getrandom::fill(&mut lease[1..]).map_err(no_nonce)?;
-    let mark: [&[u8]; 4] = [last, &lease, b"PX", b"1000"];
-    let (replicas, millis) = (wait.replicas.to_string(), wait.timeout.as_millis().to_string());
-    let words = [replicas.as_bytes(), millis.as_bytes()];
-    let mut commands = vec![Command::new("SET", &mark)];
-    commands.extend_from_slice(removals);
-    commands.push(Command::new("WAIT", &words));
-    let mut answers = link.all(&commands, end).await?;
-    let count = answers.pop().unwrap_or(Ok(Reply::Nil))?;
-    let is_marked = answers.remove(0).is_ok();
-    // A full server refuses the lease.
-    let has_written = matches!(answers.last(), Some(Ok(Reply::Number(gone))) if *gone > 0);
-    match count {
-        Reply::Number(count) if count >= i64::from(wait.replicas) && (is_marked || has_written) => {
-            Ok(answers)
-        }
-        other => {
-            let what =
-                format!("{link}: of {} replicas, this many have it: {other:?}", wait.replicas);
-            Err(Fault::Silent(what))
-        }
-    }
 }

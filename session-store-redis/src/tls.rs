@@ -24,7 +24,8 @@ pub(crate) fn install_provider() {
 #[cfg(feature = "fred")]
 pub(crate) fn client_config(tls: &Tls) -> Result<ClientConfig, Fault> {
     install_provider();
-    let unreadable = || Fault::Misconfigured("ca_pem: no certificate in PEM can be read".into());
+    let unreadable =
+        || Fault::misconfigured("ca_pem: no certificate in PEM can be read", &"ca_pem");
     let mut roots = RootCertStore::empty();
     if let Some(pem) = &tls.ca_pem {
         for certificate in CertificateDer::pem_slice_iter(pem) {

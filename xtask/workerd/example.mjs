@@ -1,10 +1,11 @@
-// Runs the Worker of examples/workers in two locations of an edge that keeps what it has read for a
-// minute, and logs in and out with the cookies of two browsers. Prints a line of JSON per check.
+// Runs the Worker of examples/workers in locations of an edge that keeps what it has read for a minute, and
+// logs in and out with the cookies of two browsers. Prints a line of JSON per check.
 //
 // node example.mjs MODULES MIGRATION
 
 import { readFile } from "node:fs/promises";
 import { Miniflare } from "miniflare";
+import { FAULTY } from "./faulty.mjs";
 import { modules } from "./modules.mjs";
 
 const [folder, migration] = process.argv.slice(2);
@@ -38,20 +39,30 @@ export default (env) => new Edge(env.KV);
 `;
 
 const worker = await modules(folder);
+worker.modules[0].contents = FAULTY;
 const date = { compatibilityDate: "2026-04-01" };
 const edge = (name) => ({
   name,
   modules: [{ type: "ESModule", path: "edge.mjs", contents: EDGE }],
   kvNamespaces: { KV: "sessions" },
 });
-const location = (name, bindings, names) => ({
+const limits = (logins) => ({
+  CLIENT_LIMIT: { simple: { limit: 10_000, period: 60 } },
+  LOGIN_LIMIT: { simple: { limit: logins, period: 60 } },
+});
+const location = (name, bindings, names, more) => ({
   ...date,
   ...worker,
   name,
   bindings: { SESSION_CACHE_SECONDS: String(CACHE_SECONDS), ...bindings },
   wrappedBindings: names.kv ? { [names.kv]: { scriptName: `${name}-edge` } } : {},
   d1Databases: { [names.d1]: "sessions" },
+  ratelimits: limits(1000),
+  ...more,
 });
+// Without an edge of its own: what it reads is what KV has.
+const direct = (name, bindings, more) =>
+  location(name, bindings, { d1: "DB" }, { kvNamespaces: { AUTH_SESSION_KV: "sessions" }, ...more });
 
 const mf = new Miniflare({
   cf: false,
@@ -59,62 +70,155 @@ const mf = new Miniflare({
     location("near", {}, { kv: "AUTH_SESSION_KV", d1: "DB" }),
     location("far", { SESSION_KV: "MY_KV", SESSION_DB: "MY_DB" }, { kv: "MY_KV", d1: "MY_DB" }),
     location("bare", {}, { d1: "DB" }),
+    direct("late", {}),
+    direct("strict", {}, { ratelimits: limits(2) }),
+    direct("before", { SESSION_CACHE_SECONDS: "30" }),
     edge("near-edge"),
     edge("far-edge"),
   ],
 });
 
 const places = {};
-for (const name of ["near", "far", "bare"]) places[name] = await mf.getWorker(name);
+for (const name of ["near", "far", "bare", "late", "strict", "before"]) {
+  places[name] = await mf.getWorker(name);
+}
 
-async function ask(place, path, { cookie, body } = {}) {
-  const answer = await places[place].fetch(`http://example.org${path}`, {
-    method: body ? "POST" : "GET",
-    headers: cookie ? { cookie } : {},
-    body: body && JSON.stringify(body),
-  });
-  const text = await answer.text();
+async function ask(place, path, { cookie, body, text, origin } = {}) {
+  const headers = { ...(cookie && { cookie }), ...(origin && { "x-origin": origin }) };
+  const content = text ?? (body && JSON.stringify(body));
+  const method = content === undefined ? "GET" : "POST";
+  const url = `http://example.org${path}`;
+  const answer = await places[place].fetch(url, { method, headers, body: content });
+  const said = await answer.text();
+  const json = said.startsWith("{") || said.startsWith("[") ? JSON.parse(said) : undefined;
   const set = answer.headers.get("set-cookie");
   return {
     status: answer.status,
     source: answer.headers.get("x-session-source"),
+    retry: answer.headers.get("retry-after"),
     cookie: set?.split(";")[0],
     rules: set,
-    json: text.startsWith("{") || text.startsWith("[") ? JSON.parse(text) : undefined,
+    json,
+    // What a program goes by: the status, and the code in the body.
+    refused: [answer.status, json?.error?.code],
   };
 }
 
+// Makes a location's database or namespace fail in one way, until the next call.
+const trouble = async (place, how = {}) =>
+  (await places[place].fetch(`http://trouble/?${new URLSearchParams(how)}`)).text();
+
 // Checks build upon one another, so that the first failure is the last line.
-function check(name, got, wanted) {
+function check(name, got, wanted, note = "") {
   const [left, right] = [JSON.stringify(got), JSON.stringify(wanted)];
   const passed = left === right;
-  console.log(JSON.stringify({ check: name, passed, detail: passed ? "" : `${left}, not ${right}` }));
+  const detail = passed ? note : `${left}, not ${right}`;
+  console.log(JSON.stringify({ check: name, passed, detail }));
   if (!passed) throw new Error(name);
 }
 
 const rest = (ms) => new Promise((done) => setTimeout(done, ms));
-const ada = { email: "ada@example.org", password: "correct horse" };
+const ada = { email: "ada@example.org", password: "correct horse battery" };
+const cleared = "__Host-session=";
+const me = (place, cookie) => ask(place, "/me", { cookie });
+const log_in = async (place, more = {}, cookie) =>
+  ask(place, "/login", { cookie, body: { ...ada, ...more } });
+let d1;
+const count = async (sql) => (await d1.prepare(sql).first()).n;
 
-async function story() {
-  const me = (place, cookie) => ask(place, "/me", { cookie });
-
-  check("without tables the answer is 500", (await me("near")).status, 500);
-  const d1 = await mf.getD1Database("DB", "near");
+async function surroundings() {
+  check("without tables the answer is 500", (await log_in("near")).refused, [500, "server_error"]);
+  d1 = await mf.getD1Database("DB", "near");
   const script = await readFile(migration, "utf8");
   const parts = script.split("\n\n").filter((part) => !/^(--.*\n?)*$/.test(part));
   await d1.batch(parts.map((part) => d1.prepare(part)));
+  check("without a KV binding too", (await me("bare")).refused, [500, "server_error"]);
+  check("nobody is logged in", (await me("near")).refused, [401, "not_logged_in"]);
+  check("what is not there is 404", (await ask("near", "/")).refused, [404, "not_found"]);
+  const origin = "https://evil.example";
+  const forged = await ask("near", "/login", { body: ada, origin });
+  check("a page of another site is refused", forged.refused, [403, "other_site"]);
+}
 
-  check("without a KV binding the answer is 500", (await me("bare")).status, 500);
-  check("nobody is logged in", (await me("near")).status, 401);
-  check("a user is registered", (await ask("near", "/register", { body: ada })).status, 201);
-  check("an address registers once", (await ask("far", "/register", { body: ada })).status, 409);
-  const wrong = { ...ada, password: "battery staple" };
-  check("a wrong password is refused", (await ask("near", "/login", { body: wrong })).status, 401);
-  const nobody = { ...ada, email: "bob@example.org" };
-  check("so is a stranger", (await ask("near", "/login", { body: nobody })).status, 401);
+async function bodies() {
+  const register = (body, text) => ask("near", "/register", { body, text });
+  const codes = [];
+  for (const text of ["", "{", "[]", "{}", '{"email": 1, "password": 2}']) {
+    codes.push((await register(undefined, text)).refused);
+  }
+  check("a body of another shape is refused", [...new Set(codes.map(String))], ["400,malformed_body"]);
+  const long = { ...ada, password: "x".repeat(5000) };
+  check("a large one is not read", (await register(long)).refused, [413, "body_too_large"]);
+  const nowhere = { ...ada, email: "ada" };
+  check("an address must be one", (await register(nowhere)).refused, [400, "invalid_email"]);
+  const short = { ...ada, password: "fourteen chars" };
+  check("a short password is refused", (await register(short)).refused, [400, "password_too_short"]);
 
-  const phone = await ask("near", "/login", { body: { ...ada, device: "phone" } });
-  const laptop = await ask("far", "/login", { body: { ...ada, device: "laptop" } });
+  const first = await register(ada);
+  check("a user is registered", [first.status, first.json], [202, { accepted: true }]);
+  const taken = { ...ada, email: "ADA@example.org", password: "another password" };
+  const second = await ask("far", "/register", { body: taken });
+  check("a second time nobody can tell", [second.status, second.json], [first.status, first.json]);
+  check("and nothing has happened", await count("SELECT count(*) n FROM users"), 1);
+  const wrong = (more) => log_in("near", more).then((answer) => answer.refused);
+  const refusal = [401, "wrong_credentials"];
+  check("a wrong password is refused", await wrong({ password: taken.password }), refusal);
+  check("so is a stranger", await wrong({ email: "bob@example.org" }), refusal);
+  const stored = "SELECT password_hash n FROM users";
+  const hash = await count(stored);
+  await d1.prepare("UPDATE users SET password_hash = 'x'").run();
+  check("a damaged hash is no wrong password", await wrong({}), [500, "server_error"]);
+  await d1.prepare("UPDATE users SET password_hash = ?").bind(hash).run();
+}
+
+async function cookies() {
+  const old = await log_in("near", { device: "old" });
+  const out = (cookie) => ask("near", "/logout", { cookie, body: {} });
+  for (const [what, cookie] of [
+    ["a malformed cookie", "__Host-session=nonsense"],
+    ["a pair of cookies", `${old.cookie}; ${old.cookie}`],
+  ]) {
+    const answer = await out(cookie);
+    const got = [answer.refused, answer.cookie];
+    check(`${what} is taken back at logout`, got, [[401, "not_logged_in"], cleared]);
+    check(`${what} logs nobody in`, (await me("near", cookie)).cookie, cleared);
+  }
+  check("and ends nothing", (await me("near", old.cookie)).status, 200);
+  check("without a cookie nothing is taken back", (await out()).cookie, undefined);
+  const again = await log_in("near", { device: "again" }, old.cookie);
+  const got = [again.cookie !== old.cookie, again.json.ended];
+  check("a login over a session gives another one", got, [true, 1]);
+  check("and ends the old one", (await me("near", old.cookie)).refused, [401, "not_logged_in"]);
+  const ended = "SELECT count(*) n FROM sessions WHERE revoked_reason = 'logout'";
+  check("in the database", await count(ended), 1);
+
+  const other = await log_in("far");
+  const change = { password: ada.password, new_password: "another horse battery" };
+  const post = (body) => ask("near", "/password", { cookie: again.cookie, body });
+  const wrong = await post({ ...change, password: "x" });
+  check("another password needs the old one", wrong.refused, [401, "wrong_credentials"]);
+  const short = await post({ ...change, new_password: "x" });
+  check("and is not short either", short.refused, [400, "password_too_short"]);
+  const changed = await post(change);
+  check("the password is changed", [changed.status, changed.json.ended], [200, 1]);
+  check("the session has another secret", (await me("near", changed.cookie)).status, 200);
+  check("the old secret is refused", (await me("strict", again.cookie)).status, 401);
+  check("other sessions are ended", (await me("strict", other.cookie)).status, 401);
+  check("the old password is refused", (await log_in("near")).refused, [401, "wrong_credentials"]);
+  ada.password = change.new_password;
+
+  await d1.prepare("UPDATE sessions SET rotated_at = rotated_at - 90000000").run();
+  await rest(CACHE_SECONDS * 1000);
+  const due = await me("strict", changed.cookie);
+  check("an old secret is replaced", [due.status, due.cookie !== undefined], [200, true]);
+  check("the new one is accepted", (await me("strict", due.cookie)).status, 200);
+  check("parallel requests keep the old one a while", (await me("strict", changed.cookie)).status, 200);
+  await ask("strict", "/logout", { cookie: due.cookie, body: {} });
+}
+
+async function browsers() {
+  const phone = await log_in("near", { device: "phone" });
+  const laptop = await log_in("far", { device: "laptop" });
   check("both browsers log in", [phone.status, laptop.status], [200, 200]);
   check("the cookie is well kept", /Secure; HttpOnly; SameSite=Lax/.test(phone.rules), true);
   check("each has a cookie of its own", phone.cookie !== laptop.cookie, true);
@@ -130,13 +234,33 @@ async function story() {
   check("a forged secret is refused", (await me("near", forged)).status, 401);
   check("in the other location too", (await me("far", phone.cookie)).source, "kv");
 
-  // A database without its table answers nothing: what still works has not asked it.
-  await d1.prepare("ALTER TABLE sessions RENAME TO elsewhere").run();
-  const hit = await me("near", phone.cookie);
+  // What still works without the database has not asked it.
+  const fresh = await log_in("near", { device: "fresh" });
+  await me("near", fresh.cookie);
+  await rest(200);
+  await trouble("near", { d1: "down" });
+  const hit = await me("near", fresh.cookie);
   const miss = await me("near", laptop.cookie);
-  await d1.prepare("ALTER TABLE elsewhere RENAME TO sessions").run();
   check("a hit asks the database nothing", [hit.status, hit.source], [200, "kv"]);
-  check("trouble is no logout", [miss.status, miss.cookie], [500, undefined]);
+  check("an outage is no logout", [miss.refused, miss.cookie], [[503, "unavailable"], undefined]);
+  await trouble("near", { d1: "none" });
+  const none = await me("near", laptop.cookie);
+  check("nor is no answer at all", [none.refused, none.cookie], [[503, "unavailable"], undefined]);
+  await trouble("near", { d1: "refused" });
+  const failed = await me("near", laptop.cookie);
+  check("nor is one without success", [failed.refused, failed.cookie], [[503, "unavailable"], undefined]);
+  await trouble("near");
+
+  // An isolate that begins while the database is down.
+  await trouble("late", { d1: "down" });
+  const late = await me("late", fresh.cookie);
+  check("a hit goes on in a new isolate", [late.status, late.source], [200, "kv"]);
+  const unknown = await me("late", laptop.cookie);
+  const got = [unknown.refused, unknown.cookie, unknown.retry];
+  check("a miss there is an outage", got, [[503, "unavailable"], undefined, "1"]);
+  await trouble("late");
+  check("which ends", (await me("late", laptop.cookie)).status, 200);
+  await ask("late", "/logout", { cookie: fresh.cookie, body: {} });
 
   await me("far", laptop.cookie);
   const devices = await ask("far", "/devices", { cookie: laptop.cookie });
@@ -152,11 +276,14 @@ async function story() {
   check("here it is refused at once", (await me("near", phone.cookie)).status, 401);
   let last = await me("far", phone.cookie);
   check("the other location still has it", [last.status, last.source], [200, "kv"]);
+  let accepted = 0;
   while (last.status === 200 && Date.now() - began < bound) {
+    accepted = Date.now() - began;
     await rest(100);
     last = await me("far", phone.cookie);
   }
-  check("and refuses it within the bound", [last.status, Date.now() - began < bound], [401, true]);
+  const measured = `accepted for ${accepted} ms of ${bound} ms`;
+  check("and refuses it within the bound", [last.status, accepted < bound], [401, true], measured);
   check("though the edge keeps the entry", (await me("far", phone.cookie)).status, 401);
   check("the laptop stays logged in", (await me("far", laptop.cookie)).status, 200);
 
@@ -170,8 +297,63 @@ async function story() {
     ),
   );
   check("nobody is let in after the bound", [...new Set(left)], [401]);
+}
 
-  const count = async (sql) => (await d1.prepare(sql).first()).n;
+async function crowds() {
+  // Two requests of one isolate for one session: the first one's read of the database takes long.
+  const one = await log_in("late");
+  await trouble("late", { d1: "slow" });
+  const order = [];
+  const asked = async (name) => {
+    const answer = await me("late", one.cookie);
+    order.push([name, answer.status, answer.source]);
+  };
+  const slow = asked("first");
+  await rest(300);
+  await trouble("late");
+  await asked("second");
+  await slow;
+  const wanted = [["second", 200, "d1"], ["first", 200, "d1"]];
+  check("overlapping requests wait for nobody", order, wanted);
+
+  // Thirty entries, and a namespace that takes half a second to delete one.
+  const copy = `INSERT INTO sessions SELECT lower(hex(randomblob(16))), user_id, secret_hash, previous_hash,
+    previous_until, created_at, authenticated_at, last_seen_at, expires_at, absolute_expires_at,
+    idle_timeout, rotated_at, ip, user_agent, device, remember, aal, amr, external_sid, data, version,
+    credential_epoch, revoked_at, revoked_reason FROM sessions WHERE revoked_at IS NULL LIMIT 1`;
+  await d1.batch(Array.from({ length: 30 }, () => d1.prepare(copy)));
+  const devices = await ask("late", "/devices", { cookie: one.cookie });
+  const kv = await mf.getKVNamespace("AUTH_SESSION_KV", "late");
+  for (const device of devices.json) await kv.put(`ss:1:${device.session}`, "entry");
+  await trouble("late", { kv: 500 });
+  const began = Date.now();
+  const all = await ask("late", "/logout-everywhere", { cookie: one.cookie, body: {} });
+  const measured = `${devices.json.length} entries at 500 ms each in ${Date.now() - began} ms`;
+  await trouble("late");
+  check("many are logged out at once", [all.status, all.json.ended], [200, devices.json.length]);
+  const names = (await kv.list()).keys.map((key) => key.name);
+  check("and removed, however slowly", names, [], measured);
+
+  const codes = [];
+  for (let round = 0; round < 3; round += 1) codes.push(await log_in("strict", { password: "x" }));
+  const guesses = codes.map((answer) => answer.status);
+  check("whoever guesses on is refused", guesses, [401, 401, 429]);
+  const refusal = [codes[2].refused, codes[2].retry];
+  check("and told when to come back", refusal, [[429, "too_many_requests"], "60"]);
+}
+
+async function rollout() {
+  const one = await log_in("near");
+  const bound = async (cookie) =>
+    (await ask("near", "/logout", { cookie, body: {} })).json.visible_within_ms;
+  check("the bound is one's own", await bound(one.cookie), CACHE_SECONDS * 1000 + 10_000);
+  // A deployment of before, whose entries it believes for longer.
+  const other = await log_in("near");
+  check("an older deployment is still there", (await me("before", other.cookie)).status, 200);
+  check("and its entries are reckoned with", await bound(other.cookie), 40_000);
+}
+
+async function schedule() {
   const dead = "2020-01-01";
   await d1.prepare("UPDATE sessions SET expires_at = unixepoch(?) * 1000").bind(dead).run();
   check("the log has entries", (await count("SELECT count(*) n FROM session_log")) > 0, true);
@@ -182,7 +364,13 @@ async function story() {
 }
 
 try {
-  await story();
+  await surroundings();
+  await bodies();
+  await cookies();
+  await browsers();
+  await crowds();
+  await rollout();
+  await schedule();
 } catch (error) {
   console.error(error.message);
   process.exitCode = 1;

@@ -1,4 +1,6 @@
 //! The stores of one request, found by the names of their bindings.
+//!
+//! Nothing that does I/O outlives its request. What an isolate remembers is one flag.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -10,10 +12,11 @@ use worker::Env;
 
 pub(crate) type App = Sessions<D1Store, WorkersKvCache>;
 
-/// Whether this isolate knows that the cache is registered in the database, which is asked once.
+/// Whether a request of this isolate has registered the cache in the database and compared the clocks:
+/// two reads of D1 that are asked for once.
 static IS_REGISTERED: AtomicBool = AtomicBool::new(false);
 
-pub(crate) async fn open(env: &Env, host: Host) -> Result<App> {
+pub(crate) fn open(env: &Env, host: Host) -> Result<App> {
     let mut kv = WorkersKvConfig::default();
     let mut d1 = D1Config::default();
     kv.binding = named(env, "SESSION_KV").unwrap_or(kv.binding);
@@ -21,13 +24,17 @@ pub(crate) async fn open(env: &Env, host: Host) -> Result<App> {
     let cache = WorkersKvCache::from_env(env, &kv, host.clock.clone())?;
     let truth = D1Store::from_env(env, &d1)?;
     let store = Layered::new(truth, cache, config(env)?, host)?;
+    // Else the first lookup does it. If D1 is down then, hits are served all the same, and the next
+    // request tries again.
     if IS_REGISTERED.load(Ordering::Relaxed) {
         store.registered_before();
-    } else {
-        store.register().await?;
-        IS_REGISTERED.store(true, Ordering::Relaxed);
     }
     Sessions::new(store, Policy::default())
+}
+
+/// Keeps for the next request what this one has found out.
+pub(crate) fn remember(app: &App) {
+    IS_REGISTERED.store(app.store().is_registered(), Ordering::Relaxed);
 }
 
 fn config(env: &Env) -> Result<LayeredConfig> {
@@ -40,6 +47,7 @@ fn config(env: &Env) -> Result<LayeredConfig> {
     config.max_skew = Duration::from_secs(10);
     // A location that has not seen a key for a while takes its time.
     config.cache_deadline = Duration::from_secs(2);
+    config.read_deadline = Duration::from_secs(5);
     Ok(config)
 }
 

@@ -2,24 +2,41 @@
 
 use std::time::Duration;
 
-use session_store::Token;
+use session_store::{Session, Timestamp, Token};
 use worker::Request;
 
 const NAME: &str = "__Host-session";
 const RULES: &str = "Path=/; Secure; HttpOnly; SameSite=Lax";
 
-/// The token that the client sent; what is no token is none.
-pub(crate) fn token(request: &Request) -> Option<Token> {
-    let header = request.headers().get("cookie").ok().flatten()?;
-    parse(&header)
+/// What the client sent.
+pub(crate) enum Sent {
+    Nothing,
+    /// What is no token, or two of them.
+    Malformed,
+    Token(Token),
 }
 
-fn parse(header: &str) -> Option<Token> {
-    let pairs = header.split(';').filter_map(|pair| pair.trim().split_once('='));
-    let mut own = pairs.filter(|(name, _)| *name == NAME);
-    let (_, value) = own.next()?;
+pub(crate) fn sent(request: &Request) -> Sent {
+    let header = request.headers().get("cookie").ok().flatten();
+    header.map_or(Sent::Nothing, |header| parse(&header))
+}
+
+fn parse(header: &str) -> Sent {
+    let named = |pair: &'_ str| {
+        let (name, value) = pair.trim().split_once('=').unwrap_or((pair.trim(), ""));
+        (name == NAME).then(|| value.to_owned())
+    };
+    let mut own = header.split(';').filter_map(named);
+    let Some(value) = own.next() else { return Sent::Nothing };
     // Two of them are a trick of somebody's.
-    if own.next().is_some() { None } else { Token::parse(value) }
+    let token = if own.next().is_some() { None } else { Token::parse(&value) };
+    token.map_or(Sent::Malformed, Sent::Token)
+}
+
+/// How long the client is to keep the cookie: as long as the session may last at all, since idleness is
+/// for the server to judge.
+pub(crate) fn life(session: &Session, now: Timestamp) -> Duration {
+    session.absolute_expires_at.unwrap_or(session.expires_at).since(now)
 }
 
 pub(crate) fn set(token: &Token, life: Duration) -> String {
@@ -33,7 +50,6 @@ pub(crate) fn cleared() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use session_store::Timestamp;
 
     #[test]
     fn what_is_set_is_read_and_two_are_refused() {
@@ -41,11 +57,14 @@ mod tests {
         let whole = set(&token, Duration::from_mins(1));
         let pair = whole.split(';').next().unwrap();
         assert!(whole.contains("Max-Age=60; Path=/; Secure; HttpOnly; SameSite=Lax"));
-        let read = parse(&format!("theme=dark; {pair}")).unwrap();
+        let Sent::Token(read) = parse(&format!("theme=dark; {pair}")) else { panic!("not read") };
         assert_eq!(read.expose().as_str(), token.expose().as_str());
-        assert!(parse(&format!("{pair}; {pair}")).is_none());
-        for wrong in ["", "__Host-session", "__Host-session=", "session=x", &pair[..40]] {
-            assert!(parse(wrong).is_none(), "{wrong:?}");
+        let twice = format!("{pair}; {pair}");
+        for wrong in [&twice, "__Host-session", "__Host-session=", &pair[..40]] {
+            assert!(matches!(parse(wrong), Sent::Malformed), "{wrong:?}");
+        }
+        for other in ["", "session=x", "theme=dark", "__Host-sessions=x"] {
+            assert!(matches!(parse(other), Sent::Nothing), "{other:?}");
         }
     }
 }

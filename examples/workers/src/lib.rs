@@ -3,44 +3,59 @@
 //! Everything is made per request: a Worker may do no I/O on behalf of another one.
 
 mod app;
-mod cookie;
+mod account;
+mod body;
 mod password;
+mod cookie;
+mod limit;
+mod answer;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::json;
 use session_store::{
-    Authentication, Email, ErrorKind, Live, Login, MaintenanceConfig, Metadata, Page, Reason,
-    Revoked, SessionId, Source, User, UserId,
+    Authentication, Live, MaintenanceConfig, Page, Reason, RotationOutcome, Source, Token,
+    Visibility,
 };
 use worker::{Context, Env, Method, Request, Response, ScheduleContext, ScheduledEvent, event};
 
+use answer::Refused;
 use app::App;
+use cookie::Sent;
 
 /// Where the answer to a request came from.
 const SOURCE: &str = "x-session-source";
 
+type Answer = Result<Response, Refused>;
+
 #[event(fetch)]
 async fn fetch(mut request: Request, env: Env, context: Context) -> worker::Result<Response> {
-    if is_from_another_site(&request)? {
-        return Response::error("asked by a page of another site", 403);
+    let answer = route(&mut request, &env, &context).await;
+    answer.or_else(Refused::answer)
+}
+
+async fn route(request: &mut Request, env: &Env, context: &Context) -> Answer {
+    if is_from_another_site(request)? {
+        return Err(answer::OTHER_SITE.into());
     }
-    let app = match app::open(&env, session_store::kv::workers::worker_host(&context)).await {
-        Ok(app) => app,
-        Err(error) => return failed(&error),
-    };
+    limit::admit(env, limit::CLIENT, request).await?;
+    let app = app::open(env, session_store::kv::workers::worker_host(context))?;
     let answer = match (request.method(), request.path().as_str()) {
-        (Method::Post, "/register") => register(&app, &mut request).await,
-        (Method::Post, "/login") => log_in(&app, &mut request).await,
-        (Method::Get, "/me") => who_am_i(&app, &request).await,
-        (Method::Get, "/devices") => devices(&app, &request).await,
-        (Method::Post, "/logout") => log_out(&app, &request).await,
-        (Method::Post, "/logout-everywhere") => log_out_everywhere(&app, &request).await,
-        _ => return Response::error("nothing is here", 404),
+        (Method::Get, "/me") => who_am_i(&app, request).await,
+        (Method::Get, "/devices") => devices(&app, request).await,
+        (Method::Post, "/logout") => log_out(&app, request).await,
+        (Method::Post, "/logout-everywhere") => log_out_everywhere(&app, request).await,
+        (Method::Post, path @ ("/register" | "/login" | "/password")) => {
+            limit::admit(env, limit::LOGIN, request).await?;
+            match path {
+                "/register" => account::register(&app, request).await,
+                "/login" => account::log_in(&app, request).await,
+                _ => account::change_password(&app, request).await,
+            }
+        }
+        _ => Err(answer::NOWHERE.into()),
     };
-    answer.or_else(|refused| match refused {
-        Refused::Store(error) => failed(&error),
-        Refused::Answer(answer) => answer,
-    })
+    app::remember(&app);
+    answer
 }
 
 /// A page elsewhere may make a browser post here, and a login whose cookie it keeps would be the page's.
@@ -57,7 +72,10 @@ fn is_from_another_site(request: &Request) -> worker::Result<bool> {
 async fn scheduled(_event: ScheduledEvent, env: Env, context: ScheduleContext) {
     let host = session_store::kv::workers::scheduled_host(&context);
     let round = async {
-        let app = app::open(&env, host).await?;
+        let app = app::open(&env, host)?;
+        // Shows every few minutes whether it could, not only to the first visitor.
+        app.store().register().await?;
+        app::remember(&app);
         app.maintenance(MaintenanceConfig::default())?.run_once().await
     };
     if let Err(error) = round.await {
@@ -65,129 +83,41 @@ async fn scheduled(_event: ScheduledEvent, env: Env, context: ScheduleContext) {
     }
 }
 
-/// Why there is no ordinary answer.
-enum Refused {
-    Store(session_store::Error),
-    Answer(worker::Result<Response>),
-}
-
-impl From<session_store::Error> for Refused {
-    fn from(error: session_store::Error) -> Self {
-        Self::Store(error)
-    }
-}
-
-impl From<worker::Error> for Refused {
-    fn from(error: worker::Error) -> Self {
-        Self::Answer(Err(error))
-    }
-}
-
-type Answer = Result<Response, Refused>;
-
-fn refuse<T>(status: u16, why: &str) -> Result<T, Refused> {
-    Err(Refused::Answer(Response::error(why, status)))
-}
-
-/// An outage is not a logout: the client keeps its cookie and tries again.
-fn failed(error: &session_store::Error) -> worker::Result<Response> {
-    worker::console_error!("{error}");
-    if !error.is_retryable() {
-        return Response::error("the server can't do that", 500);
-    }
-    let answer = Response::error("try again in a moment", 503)?;
-    answer.headers().set("retry-after", "1")?;
-    Ok(answer)
-}
-
-#[derive(Deserialize)]
-struct Credentials {
-    email: String,
-    password: String,
-    device: Option<String>,
-}
-
-impl Credentials {
-    async fn of(request: &mut Request) -> Result<(Self, Email), Refused> {
-        let Ok(given) = request.json::<Self>().await else {
-            return refuse(400, "wanted: {\"email\", \"password\"}");
-        };
-        let Ok(email) = Email::parse(&given.email) else {
-            return refuse(400, "this is no e-mail address");
-        };
-        Ok((given, email))
-    }
-}
-
-async fn register(app: &App, request: &mut Request) -> Answer {
-    let (given, email) = Credentials::of(request).await?;
-    let now = app.now();
-    let mut user = User::new(UserId::new(SessionId::generate(now)?.to_string())?, now);
-    user.email = Some(email);
-    user.password_hash = Some(password::hash(&given.password)?);
-    match app.register_user(&user).await {
-        Err(error) if *error.kind() == ErrorKind::Conflict => refuse(409, "registered already"),
-        done => {
-            done?;
-            Ok(Response::from_json(&json!({ "user": user.id.as_str() }))?.with_status(201))
-        }
-    }
-}
-
-async fn log_in(app: &App, request: &mut Request) -> Answer {
-    let (given, email) = Credentials::of(request).await?;
-    let account = app.find_user_by_email(&email).await?;
-    let stored = account.as_ref().and_then(|account| account.user.password_hash.as_ref());
-    let (true, Some(account)) = (password::is_right(&given.password, stored)?, &account) else {
-        return refuse(401, "no such user, or another password");
-    };
-    let mut login = Login::of(account);
-    let header = |name| request.headers().get(name).ok().flatten();
-    login.metadata = Metadata {
-        ip: header("cf-connecting-ip").and_then(|ip| ip.parse().ok()),
-        user_agent: header("user-agent"),
-        device: given.device,
-    };
-    let created = match app.create(login).await {
-        // Logged out everywhere, or deleted, while the password was looked at.
-        Err(error)
-            if matches!(error.kind(), ErrorKind::StaleCredentials | ErrorKind::UnknownUser) =>
-        {
-            return refuse(401, "no such user, or another password");
-        }
-        done => done?,
-    };
-    let answer = Response::from_json(&json!({ "user": account.user.id.as_str() }))?;
-    // As long as it may last at all: idleness is for the server to judge.
-    let session = &created.session;
-    let life = session.absolute_expires_at.unwrap_or(session.expires_at).since(app.now());
-    answer.headers().set("set-cookie", &cookie::set(&created.token, life))?;
-    Ok(answer)
-}
-
 /// The session of the request's cookie; without one, an answer that says so.
-async fn authenticated(app: &App, request: &Request) -> Result<Live, Refused> {
-    let Some(token) = cookie::token(request) else {
-        return refuse(401, "not logged in");
-    };
-    judged(app.authenticate(&token).await)
+async fn authenticated(app: &App, request: &Request) -> Result<(Token, Live), Refused> {
+    let token = token(request)?;
+    let live = judged(app.authenticate(&token).await)?;
+    Ok((token, live))
+}
+
+/// The same, for steps that a session which has ended elsewhere must not take: no cache is asked.
+async fn authenticated_fresh(app: &App, request: &Request) -> Result<(Token, Live), Refused> {
+    let token = token(request)?;
+    let live = judged(app.authenticate_fresh(&token).await)?;
+    Ok((token, live))
+}
+
+fn token(request: &Request) -> Result<Token, Refused> {
+    match cookie::sent(request) {
+        Sent::Token(token) => Ok(token),
+        Sent::Malformed => Err(answer::NOT_LOGGED_IN.clearing_cookie().into()),
+        Sent::Nothing => Err(answer::NOT_LOGGED_IN.into()),
+    }
 }
 
 fn judged(answer: Authentication) -> Result<Live, Refused> {
     match answer {
         Authentication::Live(live) => Ok(*live),
         Authentication::Unavailable(error) => Err(error.into()),
-        Authentication::Absent(refusal) => {
-            let answer = Response::error("not logged in", 401)?;
-            if refusal.clears_cookie() {
-                answer.headers().set("set-cookie", &cookie::cleared())?;
-            }
-            Err(Refused::Answer(Ok(answer)))
+        Authentication::Absent(refusal) if refusal.clears_cookie() => {
+            Err(answer::NOT_LOGGED_IN.clearing_cookie().into())
         }
+        Authentication::Absent(_) => Err(answer::NOT_LOGGED_IN.into()),
     }
 }
 
-fn told(live: &Live, body: &impl Serialize) -> Answer {
+/// Answers whoever is logged in, with another secret when theirs has grown old.
+async fn told(app: &App, (token, live): (&Token, &Live), body: &impl Serialize) -> Answer {
     let source = match live.source {
         Source::Near | Source::Secondary => "kv",
         Source::Primary | Source::Joined => "d1",
@@ -195,11 +125,22 @@ fn told(live: &Live, body: &impl Serialize) -> Answer {
     let answer = Response::from_json(body)?;
     answer.headers().set(SOURCE, source)?;
     answer.headers().set("cache-control", "no-store")?;
+    if live.rotation_due {
+        match app.rotate(token).await {
+            Ok(RotationOutcome::Rotated { token, snapshot, .. }) => {
+                let lifetime = cookie::life(&snapshot.session, app.now());
+                answer.headers().set("set-cookie", &cookie::set(&token, lifetime))?;
+            }
+            Ok(RotationOutcome::NotNow | RotationOutcome::Absent(_)) => {}
+            // The next request tries again.
+            Err(error) => worker::console_error!("not rotated: {error}"),
+        }
+    }
     Ok(answer)
 }
 
 async fn who_am_i(app: &App, request: &Request) -> Answer {
-    let live = authenticated(app, request).await?;
+    let (token, live) = authenticated(app, request).await?;
     let session = live.session();
     let body = json!({
         "user": live.user().map(|user| user.id.as_str()),
@@ -208,14 +149,12 @@ async fn who_am_i(app: &App, request: &Request) -> Answer {
         "device": session.metadata.device,
         "expires_at_ms": session.expires_at.as_millis(),
     });
-    told(&live, &body)
+    told(app, (&token, &live), &body).await
 }
 
 async fn devices(app: &App, request: &Request) -> Answer {
-    let live = authenticated(app, request).await?;
-    let Some(user) = live.user() else {
-        return refuse(403, "a guest has no devices");
-    };
+    let (token, live) = authenticated(app, request).await?;
+    let user = live.user().ok_or(answer::GUEST)?;
     let page = app.list(&user.id, Some(live.id()), &Page::first(100)).await?;
     let devices: Vec<_> = page
         .items
@@ -229,31 +168,29 @@ async fn devices(app: &App, request: &Request) -> Answer {
             })
         })
         .collect();
-    told(&live, &devices)
+    told(app, (&token, &live), &devices).await
 }
 
 async fn log_out(app: &App, request: &Request) -> Answer {
-    let Some(token) = cookie::token(request) else {
-        return refuse(401, "not logged in");
-    };
-    logged_out(&app.logout(&token).await?)
+    let done = app.logout(&token(request)?).await?;
+    logged_out(done.count, done.visibility)
 }
 
 async fn log_out_everywhere(app: &App, request: &Request) -> Answer {
-    let Some(token) = cookie::token(request) else {
-        return refuse(401, "not logged in");
-    };
-    // A session that has ended elsewhere must not end the others, so no cache is asked.
-    let live = judged(app.authenticate_fresh(&token).await)?;
-    let Some(user) = live.user() else {
-        return refuse(403, "a guest is logged in here only");
-    };
-    logged_out(&app.revoke_all(&user.id, Reason::LogoutEverywhere).await?)
+    let (_, live) = authenticated_fresh(app, request).await?;
+    let user = live.user().ok_or(answer::GUEST)?;
+    let done = app.revoke_all(&user.id, Reason::LogoutEverywhere).await?;
+    logged_out(done.count, done.visibility)
 }
 
-fn logged_out(done: &Revoked) -> Answer {
-    let bound = u64::try_from(done.visibility.bound().as_millis()).unwrap_or(u64::MAX);
-    let answer = Response::from_json(&json!({ "ended": done.count, "visible_within_ms": bound }))?;
+fn logged_out(count: u64, visibility: Visibility) -> Answer {
+    let answer = ended(count, visibility)?;
     answer.headers().set("set-cookie", &cookie::cleared())?;
     Ok(answer)
+}
+
+/// How many sessions were ended, and from when on no location accepts them.
+fn ended(count: u64, visibility: Visibility) -> Answer {
+    let bound = u64::try_from(visibility.bound().as_millis()).unwrap_or(u64::MAX);
+    Ok(Response::from_json(&json!({ "ended": count, "visible_within_ms": bound }))?)
 }

@@ -5,6 +5,7 @@ use session_store::{Error, ErrorKind, PasswordHash, Result};
 use subtle::ConstantTimeEq;
 
 const SALT: usize = 16;
+const HASH: usize = 32;
 
 /// Salt and hash, as they are stored.
 pub(crate) fn hash(password: &str) -> Result<PasswordHash> {
@@ -14,20 +15,25 @@ pub(crate) fn hash(password: &str) -> Result<PasswordHash> {
 }
 
 /// Compares in constant time, and takes as long when there is nothing to compare with: nobody learns
-/// which addresses are registered.
+/// which addresses are registered. A stored hash that can't be read is an error, and no wrong password.
 pub(crate) fn is_right(password: &str, stored: Option<&PasswordHash>) -> Result<bool> {
-    let stored = stored.and_then(|stored| unhex(stored.expose()));
-    let (salt, wanted) = match &stored {
-        Some(bytes) if bytes.len() > SALT => bytes.split_at(SALT),
-        _ => ([0; SALT].as_slice(), [].as_slice()),
+    let Some(stored) = stored else {
+        derived(password, &[0; SALT])?;
+        return Ok(false);
     };
+    let corrupt = || Error::new(ErrorKind::Corrupt, "password");
+    let bytes = unhex(stored.expose()).ok_or_else(corrupt)?;
+    let (salt, wanted) = bytes.split_at_checked(SALT).ok_or_else(corrupt)?;
+    if wanted.len() != HASH {
+        return Err(corrupt());
+    }
     Ok(derived(password, salt)?.ct_eq(wanted).into())
 }
 
-fn derived(password: &str, salt: &[u8]) -> Result<[u8; 32]> {
+fn derived(password: &str, salt: &[u8]) -> Result<[u8; HASH]> {
     let failed = |_| Error::invalid("argon2", "password");
     let params = Params::new(19_456, 2, 1, None).map_err(failed)?;
-    let mut out = [0; 32];
+    let mut out = [0; HASH];
     Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
         .hash_password_into(password.as_bytes(), salt, &mut out)
         .map_err(failed)?;
@@ -55,6 +61,17 @@ mod tests {
         assert!(!is_right("battery staple", Some(&stored)).unwrap());
         assert!(!is_right("", None).unwrap());
         assert_ne!(hash("correct horse").unwrap().expose(), stored.expose());
+    }
+
+    #[test]
+    fn a_hash_that_can_not_be_read_is_no_wrong_password() {
+        let whole = hash("correct horse").unwrap();
+        let whole = whole.expose();
+        for damaged in ["x", "zz", &whole[..94], &format!("{whole}00"), "$argon2id$v=19"] {
+            let stored = PasswordHash::new(damaged).unwrap();
+            let error = is_right("correct horse", Some(&stored)).unwrap_err();
+            assert_eq!(*error.kind(), ErrorKind::Corrupt, "{damaged:?}");
+        }
     }
 
     #[test]

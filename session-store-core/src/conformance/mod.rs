@@ -15,6 +15,7 @@ mod sample;
 mod primary;
 mod secondary;
 mod layered;
+mod matrix;
 mod token;
 pub mod explore;
 

@@ -181,37 +181,6 @@ impl Report {
         }
         text
     }
-
-    /// The report for a README: a row per adapter, and every weak case spelled out.
-    pub fn markdown(&self) -> String {
-        let mut text = "| adapter | role | cases | pass | weak | fail |\n".to_owned();
-        text.push_str("|---|---|---:|---:|---:|---:|\n");
-        let mut weak = String::new();
-        for adapter in &self.adapters {
-            let (passed, failed) = adapter.counts();
-            let mut weaker = 0;
-            for case in &adapter.cases {
-                if let Verdict::Weak { capability, bound } = &case.verdict {
-                    weaker += 1;
-                    let (name, id) = (&adapter.name, case.id);
-                    let _ = writeln!(weak, "- `{name}` {id}: weak by {capability}, {bound:?}");
-                }
-            }
-            let _ = writeln!(
-                text,
-                "| `{}` | {} | {} | {} | {weaker} | {failed} |",
-                adapter.name,
-                adapter.role,
-                adapter.cases.len(),
-                passed - weaker,
-            );
-        }
-        if !weak.is_empty() {
-            text.push('\n');
-            text.push_str(&weak);
-        }
-        text
-    }
 }
 
 fn adapter_json(adapter: &AdapterReport) -> Value {

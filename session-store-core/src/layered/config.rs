@@ -38,8 +38,10 @@ pub struct LayeredConfig {
     pub cache_name: CacheName,
     /// Who else uses the database. Default: `ManyProcesses`.
     pub topology: Topology,
-    /// How long an entry may be served. Default: `None`, which is 300 s, and 5 s for a cache inside
-    /// the process unless the topology is `SingleProcess`.
+    /// How long an entry may be served. Where it is made shorter, bounds go by the longer one for as
+    /// long as that is registered under `cache_name`: another node may still work by it. Default:
+    /// `None`, which is 300 s, and 5 s for a cache inside the process unless the topology is
+    /// `SingleProcess`.
     pub cache_ttl: Option<Ttl>,
     /// How long a lease may be held. Default: 3 s.
     pub lease_ttl: Ttl,

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
+use super::drain::Usage;
 use super::flight::{Duty, FlightKey};
 use super::lease::{Fetched, Read};
 use super::read::{Asked, LOST_TASKS};
@@ -62,6 +63,7 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
         duty: Option<Duty>,
     ) -> Result<(Loaded, Source)> {
         self.inner.leases.shield.counters.confirms.add();
+        let duty = duty.filter(|_| asked.usage == Usage::Whole);
         let key = FlightKey { key: asked.key.clone(), seen: Some(seen) };
         self.read_since(asked, &key, duty).await
     }

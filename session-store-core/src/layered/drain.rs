@@ -1,17 +1,58 @@
 //! The invalidation log: removals that failed, and SQL typed by hand, reach the cache through it.
 
-use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use futures_util::future::join;
 
 use super::revoke::Purpose;
 use super::shield::within;
 use super::{Layered, Topology, Visibility};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::primary::{
     CacheName, CacheRegistration, CacheScope, LogPromise, Page, PrimaryStore, Which,
 };
 use crate::secondary::SecondaryStore;
-use crate::time::Ttl;
+use crate::time::{Timestamp, Ttl};
+use crate::token::SessionId;
 use crate::user::UserId;
+
+/// A session that nobody has: asked for when only the time is wanted.
+const NOBODY: SessionId = SessionId::from_bytes([0; 16]);
+
+/// What a cache may be used for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Usage {
+    /// Everything.
+    Whole,
+    /// It may be read, and is left as it is: nobody knows whether it is registered.
+    Hits,
+    /// It is not registered.
+    #[default]
+    Nothing,
+}
+
+/// When to try to register again, and what the cache may be used for until then.
+#[derive(Debug, Default)]
+pub(super) struct Pause {
+    until: Duration,
+    usage: Usage,
+}
+
+/// What a look at the database has shown.
+struct Known {
+    is_known: bool,
+    is_clock_right: bool,
+}
+
+/// How long after a commit old entries may be served.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bounds {
+    /// From this cache, unless it was told to forget and can: a node of a configuration of before may
+    /// put entries of a longer TTL, which it has registered.
+    pub(super) own: Duration,
+    /// From caches that this handle can't reach.
+    pub(super) others: Visibility,
+}
 
 /// How many entries one round of draining takes.
 const PAGE: u32 = 500;
@@ -25,19 +66,59 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
     ///   \[X8-G-04 X8-G-10\].
     /// - A cache that could not be registered is not used \[X8-G-09\].
     /// - Where the cache is registered already, no right to write is needed \[X8-G-09\].
+    /// - For a cache of class Eventual the clocks are compared too, in a read of the primary: a host
+    ///   whose clock is wrong believes no entry, not even the first \[K6-K03\].
     pub async fn register(&self) -> Result<()> {
-        let inner = &self.inner;
-        if let Some(own) = self.registration() {
-            let known = inner.primary.caches().await?;
-            let is_known = |one: &CacheRegistration| {
-                one.name == own.name && one.scope == own.scope && one.ttl >= own.ttl
-            };
-            if !known.iter().any(is_known) {
-                inner.primary.register(&own).await?;
-            }
+        let before = self.inner.host.clock.distrusted_until();
+        let Some(own) = self.registration() else {
+            self.note_registered(before);
+            return Ok(());
+        };
+        let found = self.look_up(&own).await?;
+        if !found.is_known {
+            self.inner.primary.register(&own).await?;
         }
-        inner.is_registered.store(true, Ordering::Release);
+        if found.is_clock_right {
+            self.note_registered(before);
+        }
         Ok(())
+    }
+
+    /// What the database says of this cache, and of the time where that matters.
+    async fn look_up(&self, own: &CacheRegistration) -> Result<Known> {
+        let (caches, compared) = join(self.inner.primary.caches(), self.compare_clocks()).await;
+        let is_clock_right = compared?;
+        let is_own = |one: &CacheRegistration| {
+            one.name == own.name && one.scope == own.scope && one.ttl >= own.ttl
+        };
+        Ok(Known { is_known: caches?.iter().any(is_own), is_clock_right })
+    }
+
+    /// Whoever has only hits never reads the primary, which tells the time along with each read.
+    async fn compare_clocks(&self) -> Result<bool> {
+        let inner = &self.inner;
+        if inner.leases.shield.is_linearizable() {
+            return Ok(true);
+        }
+        let now = inner.host.now();
+        let found = inner.primary.find(&NOBODY).await?;
+        Ok(found.server_time.is_none_or(|server| self.compare(now, server)))
+    }
+
+    /// Compares this host's time with that of a read of the primary.
+    pub(super) fn compare(&self, own: Timestamp, server: Timestamp) -> bool {
+        let inner = &self.inner;
+        let is_right = inner.leases.shield.compare_clocks(own, server, inner.config.max_skew);
+        if !is_right {
+            // A quiet while sets no clock right: it is compared again before it is believed.
+            *inner.registered.lock() = None;
+        }
+        is_right
+    }
+
+    /// `before`: until when the clock had been distrusted before it was compared.
+    fn note_registered(&self, before: Duration) {
+        *self.inner.registered.lock() = Some(before);
     }
 
     /// Takes the registration for granted: for a host that makes a store per request, and on which one
@@ -46,28 +127,75 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
     /// # Contract
     /// - A hit then costs one operation of the cache, from the first lookup on \[X8-G-09\].
     pub fn registered_before(&self) {
-        self.inner.is_registered.store(true, Ordering::Release);
+        self.note_registered(self.inner.host.clock.distrusted_until());
     }
 
-    /// Whether the cache may be used: nobody else reckons with one that is not registered. The first
-    /// requests wait for one of them to register it; after a failure it is left alone for a while.
-    pub(super) async fn is_ready(&self) -> bool {
+    /// Whether the next store of this host may take its registration for granted.
+    ///
+    /// # Contract
+    /// - Not while the clock is known to be wrong, nor before it was compared again \[K6-K03\].
+    pub fn is_registered(&self) -> bool {
         let inner = &self.inner;
-        if inner.is_registered.load(Ordering::Acquire) {
-            return true;
+        let registered = *inner.registered.lock();
+        let is_compared = || registered == Some(inner.host.clock.distrusted_until());
+        let shield = &inner.leases.shield;
+        registered.is_some()
+            && (shield.is_linearizable() || (is_compared() && shield.is_clock_right()))
+    }
+
+    /// What the cache may be used for: nobody else reckons with one that is not registered. The first
+    /// requests wait for one of them to register it; after a failure it is left alone for a while.
+    pub(super) async fn usage(&self) -> Usage {
+        let inner = &self.inner;
+        if !inner.leases.shield.is_clock_right() {
+            // Whatever is read meanwhile compares it.
+            inner.leases.shield.counters.bypassed.add();
+            return Usage::Nothing;
         }
-        let mut not_before = inner.registering.lock().await;
-        let now = inner.host.clock.monotonic();
-        if inner.is_registered.load(Ordering::Acquire) || now < *not_before {
-            return inner.is_registered.load(Ordering::Acquire);
+        if self.is_registered() {
+            return Usage::Whole;
         }
+        let mut pause = inner.registering.lock().await;
+        if self.is_registered() {
+            return Usage::Whole;
+        }
+        if inner.host.clock.monotonic() < pause.until {
+            return pause.usage;
+        }
+        let before = inner.host.clock.distrusted_until();
+        match self.try_register().await {
+            Ok(true) => {
+                self.note_registered(before);
+                Usage::Whole
+            }
+            Ok(false) => Usage::Nothing,
+            Err((usage, error)) => {
+                tracing::error!(%error, ?usage, "cache not registered");
+                let until = inner.host.clock.monotonic() + inner.config.breaker_pause;
+                *pause = Pause { until, usage };
+                usage
+            }
+        }
+    }
+
+    /// Whether the clock is right, once the cache is registered.
+    async fn try_register(&self) -> Result<bool, (Usage, Error)> {
+        let (inner, own) = (&self.inner, self.registration());
+        let Some(own) = own else { return Ok(true) };
         let deadline = inner.config.read_deadline;
-        let registered = within(&inner.host, deadline, self.register()).await;
-        if let Err(error) = &registered {
-            tracing::error!(%error, "cache not registered, and not used");
-            *not_before = inner.host.clock.monotonic() + inner.config.breaker_pause;
+        let found = match within(&inner.host, deadline, self.look_up(&own)).await {
+            Ok(found) => found,
+            // Whoever has put an entry there had registered the cache, and the entry says its end.
+            Err(error) if error.is_retryable() && !inner.leases.shield.is_linearizable() => {
+                return Err((Usage::Hits, error));
+            }
+            Err(error) => return Err((Usage::Nothing, error)),
+        };
+        if !found.is_known {
+            let registered = within(&inner.host, deadline, inner.primary.register(&own)).await;
+            registered.map_err(|error| (Usage::Nothing, error))?;
         }
-        registered.is_ok()
+        Ok(found.is_clock_right)
     }
 
     /// Removes from the cache what the log names, and acknowledges exactly the entries whose
@@ -129,36 +257,45 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
         (has_log && own.scope == CacheScope::Shared).then_some(own.name)
     }
 
-    /// How long caches that this handle can't reach may serve old entries. Asked after the commit:
-    /// whoever registers later reads later too.
-    pub(super) async fn bound_of_others(&self) -> Visibility {
+    /// What the database knows of old entries. Asked after the commit: whoever registers later reads
+    /// later too.
+    pub(super) async fn bounds(&self) -> Bounds {
         let inner = &self.inner;
-        let own = self.registration().map(|own| own.name);
+        let name = self.registration().map(|own| own.name);
+        let mut bounds = Bounds { own: inner.failure_bound(), others: Visibility::Immediate };
         match inner.primary.caches().await {
-            Ok(caches) => caches
-                .iter()
-                .filter(|cache| Some(&cache.name) != own.as_ref())
-                .map(|cache| Visibility::Within(cache.ttl.as_duration()))
-                .fold(Visibility::Immediate, Visibility::weaker),
+            Ok(caches) => {
+                for cache in caches {
+                    let bound = cache.ttl.as_duration();
+                    if Some(&cache.name) == name.as_ref() {
+                        bounds.own = bounds.own.max(bound);
+                    } else {
+                        bounds.others = bounds.others.weaker(Visibility::Within(bound));
+                    }
+                }
+            }
             Err(error) => {
                 tracing::warn!(%error, "registered caches unknown");
-                Visibility::Within(inner.failure_bound())
+                bounds.others = Visibility::Within(bounds.own);
             }
         }
+        bounds
     }
 
     /// Says for a revocation that named no session what is known of those that were ended before:
     /// their entries are gone if nothing is left in the log.
     pub(super) async fn vouch(&self) -> Visibility {
-        let inner = &self.inner;
-        let own = if inner.is_cacheless() {
+        let is_cacheless = self.inner.is_cacheless();
+        let is_drained = !is_cacheless && self.log_name().is_some() && self.drain().await.is_ok();
+        let bounds = self.bounds().await;
+        let own = if is_cacheless {
             Visibility::Immediate
-        } else if self.log_name().is_some() && self.drain().await.is_ok() {
-            self.after_removal(Purpose::Revocation).await
+        } else if is_drained {
+            self.after_removal(Purpose::Revocation, bounds.own).await
         } else {
-            self.after_bound().await
+            self.after_bound(bounds.own).await
         };
-        own.weaker(self.bound_of_others().await)
+        own.weaker(bounds.others)
     }
 
     /// Makes the caches forget whatever the database still knows of a user's sessions, after an

@@ -106,6 +106,12 @@ impl<V: Clone> Flights<V> {
         Ticket(self.order.fetch_add(1, Ordering::SeqCst))
     }
 
+    /// Whether those who saw `seen` at `key` could join somebody now.
+    pub(crate) fn is_open(&self, key: &CacheKey, seen: &Record) -> bool {
+        let key = FlightKey { key: key.clone(), seen: Some(seen.clone()) };
+        self.open.lock().contains_key(&key)
+    }
+
     /// Joins the flight of `key`, or starts it, and leaves `duty` to whoever flies it.
     pub(crate) fn board(self: &Arc<Self>, key: &FlightKey, duty: Option<Duty>) -> Boarded<V> {
         let mut open = self.open.lock();

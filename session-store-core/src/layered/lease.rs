@@ -11,6 +11,7 @@ use async_lock::Semaphore;
 
 use super::flight::{Duty, Flights, Pilot};
 use super::shield::Shield;
+use crate::codec;
 use crate::error::Result;
 use crate::host::{BoxFuture, Host};
 use crate::secondary::{CacheKey, Record, Reservation, SecondaryStore, SwapTtl};
@@ -74,7 +75,21 @@ where
     }
 
     /// Looks at `key` and leaves a lease where nothing is: one operation on a hit, two on a miss.
+    /// A lease that nobody here flies by may have been filled while the answer was on its way, so
+    /// it is worth one more look.
     pub(crate) async fn see(&self, key: &CacheKey) -> Seen {
+        let seen = self.look(key).await;
+        match &seen {
+            Seen::Lease(lease, false)
+                if self.shield.is_linearizable() && !self.flights.is_open(key, lease) =>
+            {
+                self.look(key).await
+            }
+            _ => seen,
+        }
+    }
+
+    async fn look(&self, key: &CacheKey) -> Seen {
         if !self.shield.is_open() {
             self.shield.counters.bypassed.add();
             return Seen::Blind;
@@ -89,11 +104,28 @@ where
             Ok(Some(record)) => self.classify(record, false),
             Ok(None) => match self.shield.reserve(key, self.lease_ttl).await {
                 Ok(Reservation::Granted(lease)) => self.classify(lease, true),
+                Ok(Reservation::Occupied(_)) if !self.shield.is_open() => {
+                    // Nor is one that came back between the two questions a new one.
+                    self.shield.counters.bypassed.add();
+                    Seen::Blind
+                }
                 Ok(Reservation::Occupied(record)) => self.classify(record, false),
                 // The lease may be there or come later: a fill would be a guess.
                 Err(_) => Seen::Blind,
             },
             Err(_) => Seen::Blind,
+        }
+    }
+
+    /// Looks at `key` and leaves nothing there: a cache that may be read, but not filled.
+    pub(crate) async fn peek(&self, key: &CacheKey) -> Seen {
+        let is_open = self.shield.is_open();
+        match if is_open { self.shield.get(key).await } else { Ok(None) } {
+            Ok(Some(record)) if !record.is_lease() && self.shield.is_open() => Seen::Entry(record),
+            _ => {
+                self.shield.counters.bypassed.add();
+                Seen::Blind
+            }
         }
     }
 
@@ -151,7 +183,7 @@ async fn perform<S: SecondaryStore>(
             (Some(record), SwapTtl::Set(*ttl))
         }
         (Duty::Refresh, None) => return,
-        (Duty::Refresh, Some(Put::Value(record, _))) if record == seen => return,
+        (Duty::Refresh, Some(Put::Value(record, _))) if codec::is_same(record, seen) => return,
         (Duty::Refresh, Some(Put::Value(record, _))) => (Some(record), SwapTtl::Keep),
         // A failed read frees its lease at once, so that it isn't a herd until the lease ends.
         (Duty::Fill | Duty::Refresh | Duty::Clear, _) => (None, SwapTtl::Keep),

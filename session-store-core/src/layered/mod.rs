@@ -15,7 +15,6 @@ mod counters;
 mod nocache;
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use async_lock::Semaphore;
@@ -40,6 +39,7 @@ use crate::session::Snapshot;
 use crate::time::Ttl;
 use crate::token::SessionId;
 use confirm::Limiter;
+use drain::Pause;
 use near::Near;
 
 /// A primary store behind a cache that never contradicts it.
@@ -94,9 +94,11 @@ struct Inner<P, S> {
     host: Host,
     config: LayeredConfig,
     cache_ttl: Ttl,
-    is_registered: AtomicBool,
-    /// Held while the cache is being registered: not to be tried before this moment.
-    registering: async_lock::Mutex<Duration>,
+    /// Whether the cache is registered and the clock was compared: until when it had been distrusted
+    /// before that.
+    registered: parking_lot::Mutex<Option<Duration>>,
+    /// Held while the cache is being registered.
+    registering: async_lock::Mutex<Pause>,
 }
 
 impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
@@ -130,8 +132,8 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
             host,
             cache_ttl,
             config,
-            is_registered: AtomicBool::new(false),
-            registering: async_lock::Mutex::new(Duration::ZERO),
+            registered: parking_lot::Mutex::default(),
+            registering: async_lock::Mutex::default(),
         };
         if inner.config.require_immediate && inner.healthy() != Visibility::Immediate {
             let what = "require_immediate: this cache is eventual, local to one of several \
@@ -211,10 +213,16 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Inner<P, S> {
 
     /// What a revocation returns while everything works and no other cache is registered.
     fn healthy(&self) -> Visibility {
+        self.after_telling(self.failure_bound())
+    }
+
+    /// What is left when the cache has been told; `own` bounds the entries of one that can't forget at
+    /// once.
+    fn after_telling(&self, own: Duration) -> Visibility {
         let shield = &self.leases.shield;
         let alone = self.config.topology == Topology::SingleProcess;
         if !shield.is_linearizable() || !(shield.is_shared() || alone) {
-            return Visibility::Within(self.failure_bound());
+            return Visibility::Within(own);
         }
         match &self.config.near_ttl {
             Some(near) if !alone => Visibility::Within(near.as_duration()),
@@ -227,8 +235,9 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Inner<P, S> {
     fn failure_bound(&self) -> Duration {
         let near = self.config.near_ttl.map_or(Duration::ZERO, Ttl::as_duration);
         let entry = self.cache_ttl.as_duration();
-        if self.leases.shield.is_linearizable() {
-            self.config.lease_ttl.as_duration() + entry + near
+        let shield = &self.leases.shield;
+        if shield.is_linearizable() {
+            self.config.lease_ttl.as_duration() + entry + shield.promise().overrun + near
         } else {
             entry + self.config.max_skew + near
         }

@@ -41,6 +41,7 @@ impl SecondaryStore for NoCache {
             may_roll_back: false,
             min_ttl: Duration::ZERO,
             ttl_granularity: Duration::from_millis(1),
+            overrun: Duration::ZERO,
             max_record_bytes: usize::MAX,
             max_batch: usize::MAX,
         }

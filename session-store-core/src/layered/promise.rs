@@ -88,7 +88,8 @@ pub struct Answer {
 pub struct Guarantee {
     /// What a revocation returns while everything works.
     pub healthy: Visibility,
-    /// The bound when the cache can't be told: lease, entry and near cache added up.
+    /// The bound when the cache can't be told: lease, entry, what clocks may add to it, and near
+    /// cache added up.
     pub cache_failure: Duration,
     /// The bound when the cache comes back with old entries, if it can.
     pub rollback: Option<Duration>,

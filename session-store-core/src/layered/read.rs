@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use super::drain::Usage;
 use super::flight::{Duty, FlightKey, Ticket};
 use super::lease::{Fetched, Put, Read, Seen};
 use super::near::Permit;
@@ -32,6 +33,7 @@ pub(super) struct Asked<'a> {
     /// When it arrived.
     pub(super) ticket: Ticket,
     pub(super) accept: Accept<'a>,
+    pub(super) usage: Usage,
     now: Timestamp,
     permit: Option<Permit>,
 }
@@ -48,6 +50,7 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
     /// # Contract
     /// - A hit asks the primary nothing, a miss asks it once \[L-01 L-02\].
     /// - Of those who share a miss, the owner of the lease fills, whoever began the read \[X8-L-16\].
+    ///   A lease whose read has landed meanwhile is looked at again \[X8-L-33\].
     /// - A "no" that a touch or a rotation on another node could have changed comes from a read of
     ///   the primary that began after the call \[X8-L-13 X8-L-15\]; one that began after it is
     ///   believed, whoever asked for it \[X8-L-26\], and a "yes" whenever its read began \[X8-L-27\].
@@ -63,7 +66,8 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
     /// - A read that hangs, or whose task is lost, is an error in the end, and nobody waits for it
     ///   for ever \[X8-L-18 X8-L-29\].
     /// - While the primary is down, a hit is served until the entry's own end, and a miss is an
-    ///   error \[L-14 L-15\].
+    ///   error \[L-14 L-15\]; on a cache of class Eventual also by a node that starts meanwhile, which
+    ///   fills nothing \[X8-L-32\].
     pub async fn lookup(
         &self,
         id: &SessionId,
@@ -73,7 +77,7 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
         let inner = &self.inner;
         let key = inner.key(id);
         let ticket = inner.leases.flights.ticket();
-        let is_ready = self.is_ready().await;
+        let usage = self.usage().await;
         if let Some(near) = &inner.near
             && let Some(hit) = near.get(&key, inner.host.clock.monotonic())
             && accept(Some(&hit))
@@ -83,10 +87,10 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
         }
         for _ in 0..LOST_TASKS {
             let clock = &inner.host.clock;
-            let near = inner.near.as_ref().filter(|_| is_ready);
+            let near = inner.near.as_ref().filter(|_| usage == Usage::Whole);
             let permit = near.map(|near| near.permit(&key, clock.monotonic()));
-            let asked = Asked { id, key: &key, ticket, accept, now, permit };
-            if let Some(answer) = self.look_once(&asked, is_ready).await? {
+            let asked = Asked { id, key: &key, ticket, accept, usage, now, permit };
+            if let Some(answer) = self.look_once(&asked).await? {
                 return Ok(answer);
             }
         }
@@ -103,9 +107,13 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
     }
 
     /// `None` when the read that the caller waited for was lost.
-    async fn look_once(&self, asked: &Asked<'_>, is_ready: bool) -> Result<Option<Answer>> {
+    async fn look_once(&self, asked: &Asked<'_>) -> Result<Option<Answer>> {
         let counters = &self.inner.leases.shield.counters;
-        let seen = if is_ready { self.inner.leases.see(asked.key).await } else { Seen::Blind };
+        let seen = match asked.usage {
+            Usage::Whole => self.inner.leases.see(asked.key).await,
+            Usage::Hits => self.inner.leases.peek(asked.key).await,
+            Usage::Nothing => Seen::Blind,
+        };
         match seen {
             Seen::Entry(record) => match codec::decode(&record) {
                 Entry::Negative => {
@@ -216,7 +224,7 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
             let find = inner.primary.find(&id);
             let found = within(&inner.host, inner.config.read_deadline, find).await?;
             if let Some(server) = found.server_time {
-                inner.leases.shield.compare_clocks(now, server, inner.config.max_skew);
+                this.compare(now, server);
             }
             Ok(inner.fetched(found, now))
         })

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
+use super::drain::Bounds;
 use super::{Layered, OnCacheFailure, Revoked, Visibility};
 use crate::error::Result;
 use crate::primary::{PrimaryStore, Selection};
@@ -27,6 +28,8 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
     ///   unknown \[K6-R07 K6-R08 K6-R09\].
     /// - A removal that failed is never `Immediate`, nor is the repetition of a call whose removal
     ///   failed and that finds nothing left to end \[K6-R10 X8-L-17\].
+    /// - Entries of a longer TTL, which a node of an earlier configuration may still put, are reckoned
+    ///   with as long as their registration stands \[X8-G-10\].
     /// - A caller that goes away at any moment leaves no entry of a revoked session behind
     ///   \[K6-R13\].
     /// - With `WaitOut` or `WaitDrain` it returns once the old entry can't be served any more; a log
@@ -79,8 +82,8 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
         let (this, id) = (self.clone(), id.clone());
         self.detached(async move {
             let inner = &this.inner;
-            let others = this.bound_of_others().await;
-            let bound = inner.failure_bound().max(others.bound());
+            let Bounds { own, others } = this.bounds().await;
+            let bound = own.max(others.bound());
             match inner.primary.delete_user(&id, now.plus(bound)).await {
                 Ok(Some(deleted)) => {
                     let sessions: SessionIds = deleted.sessions;
@@ -90,7 +93,8 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
                 }
                 Ok(None) => {
                     let visibility = this.vouch().await;
-                    let is_settled = visibility.bound() <= inner.healthy().weaker(others).bound();
+                    let settled = inner.after_telling(own).weaker(others);
+                    let is_settled = visibility.bound() <= settled.bound();
                     let rest = Revoked { count: 0, sessions: Vec::new(), visibility };
                     Ok((!is_settled).then_some(rest))
                 }
@@ -114,19 +118,20 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
             // After the shared removal: purged before, the near cache could read the old entry back.
             near.purge(&keys);
         }
+        let bounds = self.bounds().await;
         let own = match (removed, purpose) {
-            (Ok(()), _) => self.after_removal(purpose).await,
-            (Err(_), Purpose::Revocation) => self.after_failure(&keys).await,
-            (Err(_), Purpose::Change) => Visibility::Within(inner.failure_bound()),
+            (Ok(()), _) => self.after_removal(purpose, bounds.own).await,
+            (Err(_), Purpose::Revocation) => self.after_failure(&keys, bounds.own).await,
+            (Err(_), Purpose::Change) => Visibility::Within(bounds.own),
         };
-        own.weaker(self.bound_of_others().await)
+        own.weaker(bounds.others)
     }
 
     /// What is left when the cache has forgotten: near caches of other processes, or caches that
     /// can't be reached at all.
-    pub(super) async fn after_removal(&self, purpose: Purpose) -> Visibility {
+    pub(super) async fn after_removal(&self, purpose: Purpose, own: Duration) -> Visibility {
         let inner = &self.inner;
-        match (inner.healthy(), inner.config.on_cache_failure, purpose) {
+        match (inner.after_telling(own), inner.config.on_cache_failure, purpose) {
             (Visibility::Within(bound), OnCacheFailure::WaitOut, Purpose::Revocation) => {
                 inner.host.runtime.sleep(bound).await;
                 Visibility::Immediate
@@ -136,23 +141,21 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
     }
 
     /// What is left when nothing is known of the cache.
-    pub(super) async fn after_bound(&self) -> Visibility {
+    pub(super) async fn after_bound(&self, own: Duration) -> Visibility {
         let inner = &self.inner;
         match inner.config.on_cache_failure {
-            OnCacheFailure::Report | OnCacheFailure::WaitDrain(_) => {
-                Visibility::Within(inner.failure_bound())
-            }
+            OnCacheFailure::Report | OnCacheFailure::WaitDrain(_) => Visibility::Within(own),
             OnCacheFailure::WaitOut => {
-                inner.host.runtime.sleep(inner.failure_bound()).await;
+                inner.host.runtime.sleep(own).await;
                 Visibility::Immediate
             }
         }
     }
 
-    async fn after_failure(&self, keys: &[CacheKey]) -> Visibility {
+    async fn after_failure(&self, keys: &[CacheKey], own: Duration) -> Visibility {
         let inner = &self.inner;
         let OnCacheFailure::WaitDrain(patience) = inner.config.on_cache_failure else {
-            return self.after_bound().await;
+            return self.after_bound(own).await;
         };
         let end = inner.host.clock.monotonic() + patience;
         let mut waiting = Waiting { keys, seen: HashSet::new() };
@@ -160,10 +163,10 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
             waiting.look(self).await;
             inner.host.runtime.sleep(LOOK_AGAIN).await;
             if inner.leases.shield.remove(keys).await.is_ok() || waiting.look(self).await {
-                return self.after_removal(Purpose::Revocation).await;
+                return self.after_removal(Purpose::Revocation, own).await;
             }
         }
-        Visibility::Within(inner.failure_bound())
+        Visibility::Within(own)
     }
 }
 

@@ -89,21 +89,32 @@ impl<S: SecondaryStore> Shield<S> {
             }
             self.epoch.store(epoch, Ordering::Release);
         }
-        let now = self.host.clock.monotonic();
-        let is_believed = self.is_linearizable() || now >= self.host.clock.distrusted_until();
-        is_believed && now >= *self.closed_until.lock()
+        self.is_clock_right() && self.host.clock.monotonic() >= *self.closed_until.lock()
+    }
+
+    /// Whether entries may be judged by this host's clock, as far as is known.
+    pub(crate) fn is_clock_right(&self) -> bool {
+        let clock = &self.host.clock;
+        self.is_linearizable() || clock.monotonic() >= clock.distrusted_until()
     }
 
     /// Where freshness is told by clocks, one that is wrong must not tell it. Asked at every read of
-    /// the primary, so a clock that was set right is noticed too.
-    pub(crate) fn compare_clocks(&self, own: Timestamp, server: Timestamp, max_skew: Duration) {
-        if !self.is_linearizable() && own.distance(server) > max_skew {
+    /// the primary, so a clock that was set right is noticed too. Returns whether it may.
+    pub(crate) fn compare_clocks(
+        &self,
+        own: Timestamp,
+        server: Timestamp,
+        max_skew: Duration,
+    ) -> bool {
+        let is_wrong = !self.is_linearizable() && own.distance(server) > max_skew;
+        if is_wrong {
             tracing::warn!(?own, ?server, "clock differs by more than max_skew: cache bypassed");
             self.counters.skewed.add();
             self.close_for(self.quarantine);
             let until = self.host.clock.monotonic().saturating_add(self.quarantine);
             self.host.clock.distrust(until);
         }
+        !is_wrong
     }
 
     fn close_for(&self, length: Duration) {

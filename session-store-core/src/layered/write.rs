@@ -79,7 +79,8 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
                 && let Some(seen) = &seen
                 && this.replace(&key, seen, updated).await
             {
-                let visibility = inner.healthy().weaker(this.bound_of_others().await);
+                let bounds = this.bounds().await;
+                let visibility = inner.after_telling(bounds.own).weaker(bounds.others);
                 return outcome.map(|update| Changed { update, visibility });
             }
             // An error leaves the outcome unknown, so the cache must forget in any case.

@@ -11,7 +11,7 @@ use worker::d1::D1Database;
 use worker::send::SendFuture;
 use worker::wasm_bindgen::JsValue;
 
-use super::error::{Asked, classify, corrupt};
+use super::error::{Asked, classify, corrupt, unanswered};
 
 /// What is bound to a parameter.
 #[derive(Clone, Debug, PartialEq)]
@@ -157,6 +157,24 @@ impl Answers {
     }
 }
 
+/// What D1 says of one statement: whether it was run, why not, and its rows.
+type Answer = (bool, Option<String>, Rows);
+
+/// The rows of every statement. A statement without rows of its own has found nothing, so one that was
+/// not answered must not pass for it.
+fn whole(asked: Asked, wanted: usize, answers: Vec<Answer>) -> Result<Answers> {
+    let found = answers.len();
+    if found != wanted {
+        return Err(unanswered(asked, &format!("{found} answers to {wanted} statements")));
+    }
+    let rows = |(is_done, error, rows): Answer| match error {
+        None if is_done => Ok(rows),
+        error => Err(unanswered(asked, error.as_deref().unwrap_or("no success and no error"))),
+    };
+    let rows: Vec<_> = answers.into_iter().map(rows).collect::<Result<_>>()?;
+    Ok(Answers(rows.into_iter()))
+}
+
 /// A D1 database whose tables carry a prefix.
 #[derive(Clone)]
 pub(crate) struct Database {
@@ -189,19 +207,24 @@ impl Database {
         self.run(Asked::Write, batch).await
     }
 
-    /// Runs the batch: all of it, or nothing.
+    /// Runs the batch: all of it, or nothing. An answer that is not whole is none.
     async fn run(&self, asked: Asked, batch: Vec<Statement>) -> Result<Answers> {
+        let wanted = batch.len();
         let work = async {
             let bound = |statement: Statement| {
                 let values: Vec<_> = statement.values.iter().map(Value::to_js).collect();
                 self.d1.prepare(statement.sql).bind(&values)
             };
             let batch = batch.into_iter().map(bound).collect::<worker::Result<_>>()?;
-            let rows = |result: &worker::D1Result| result.results::<Json>().map(Rows);
-            self.d1.batch(batch).await?.iter().map(rows).collect::<worker::Result<Vec<_>>>()
+            let answer = |result: &worker::D1Result| {
+                // `success` and `error` panic over an answer of another shape, and none is known.
+                Ok((result.success(), result.error(), Rows(result.results::<Json>()?)))
+            };
+            self.d1.batch(batch).await?.iter().map(answer).collect::<worker::Result<Vec<_>>>()
         };
-        let answers = SendFuture::new(async { work.await.map_err(|e| classify(asked, &e)) });
-        answers.await.map(|answers| Answers(answers.into_iter()))
+        let answers =
+            SendFuture::new(async { work.await.map_err(|e| classify(asked, &e)) }).await?;
+        whole(asked, wanted, answers)
     }
 }
 
@@ -236,6 +259,7 @@ pub(crate) fn any_bytes(text: &str) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use session_store_core::ErrorKind;
 
     #[test]
     fn bytes_come_back_and_nothing_else_is_read() {
@@ -252,6 +276,27 @@ mod tests {
         let id = SessionId::from_bytes([10; 16]);
         let text = format!("[\"{0}\",\"{0}\"]", "0a".repeat(16));
         assert_eq!(list([&id, &id]), Value::Text(text));
+    }
+
+    #[test]
+    fn an_answer_that_is_not_whole_is_an_error_and_no_absence() {
+        let answer = |is_done, error: Option<&str>| {
+            (is_done, error.map(str::to_owned), Rows(vec![serde_json::json!({ "n": 1 })]))
+        };
+        let kind =
+            |asked, wanted, answers| whole(asked, wanted, answers).unwrap_err().kind().clone();
+        let (yes, no) = (|| answer(true, None), || answer(false, None));
+        assert!(whole(Asked::Read, 2, vec![yes(), yes()]).unwrap().next().first::<Json>().is_ok());
+        for few in [vec![], vec![yes()], vec![yes(), yes(), yes()], vec![yes(), no()]] {
+            assert_eq!(kind(Asked::Read, 2, few), ErrorKind::Unavailable);
+        }
+        // Nobody knows what was written.
+        assert_eq!(kind(Asked::Write, 1, vec![]), ErrorKind::Timeout);
+        assert_eq!(kind(Asked::Write, 1, vec![no()]), ErrorKind::Timeout);
+        let told = || vec![answer(true, Some("D1_ERROR: no such table: sessions"))];
+        assert!(matches!(kind(Asked::Read, 1, told()), ErrorKind::SchemaMismatch { .. }));
+        let guarded = || vec![answer(false, Some("CHECK constraint failed: guard_taken"))];
+        assert_eq!(kind(Asked::Write, 1, guarded()), ErrorKind::Conflict);
     }
 
     #[test]

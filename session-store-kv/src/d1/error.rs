@@ -48,6 +48,11 @@ pub(crate) fn classify(asked: Asked, source: &worker::Error) -> Error {
         }
         source => source.to_string(),
     };
+    unanswered(asked, &text)
+}
+
+/// Sorts what D1 said in place of an answer.
+pub(crate) fn unanswered(asked: Asked, text: &str) -> Error {
     let said = Said::new(&text);
     error(kind_of(asked, said.text())).caused_by(said)
 }

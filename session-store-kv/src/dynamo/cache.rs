@@ -32,7 +32,9 @@ const ALIVE: &str = "#end > :now AND #written <= :latest";
 ///
 /// Reads are consistent and writes conditional, so that operations on one key are linearizable; a
 /// global table is not, between its regions. The removal of entries whose time is over is DynamoDB's
-/// business and nobody waits for it.
+/// business and nobody waits for it: an entry ends by the clock of the node that wrote it. Clocks may
+/// differ by [`max_skew`](DynamoCacheConfig::max_skew), and a [`Guarantee`](session_store_core::Guarantee)
+/// reckons with that.
 #[derive(Clone, Debug)]
 pub struct DynamoCache {
     calls: Calls,
@@ -140,6 +142,8 @@ impl SecondaryStore for DynamoCache {
             may_roll_back: false,
             min_ttl: Duration::ZERO,
             ttl_granularity: Duration::from_millis(1),
+            // The end of an entry is reckoned by the clock of whoever wrote it.
+            overrun: self.max_skew,
             max_record_bytes: MAX_RECORD_BYTES,
             max_batch: MAX_BATCH,
         }

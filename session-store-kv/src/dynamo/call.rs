@@ -11,22 +11,13 @@ use aws_sdk_dynamodb::config::timeout::TimeoutConfig;
 use aws_sdk_dynamodb::config::{Builder, Config};
 use aws_sdk_dynamodb::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
-use aws_sdk_dynamodb::types::{
-    CancellationReason, DeleteRequest, KeysAndAttributes, TransactWriteItem, WriteRequest,
-};
-use futures_util::stream::{self, StreamExt, TryStreamExt};
+use aws_sdk_dynamodb::types::{CancellationReason, TransactWriteItem};
 use session_store_core::{Error, ErrorKind, Result};
 use tokio::time::Instant;
 
 use super::config::CallConfig;
 use super::error::{Effect, Fault, classify, error, is_busy, kind_of, uncertain};
-use super::key::Key;
-use super::row::Item;
 
-/// How many items one batch reads.
-const READ_BATCH: usize = 100;
-/// How many items one batch writes.
-const WRITE_BATCH: usize = 25;
 /// The first pause, doubled each time and spread at random.
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
 const LONGEST_PAUSE: Duration = Duration::from_millis(400);
@@ -64,7 +55,7 @@ impl Calls {
         self.config.parallel
     }
 
-    /// For calls that may be repeated: the SDK sees to it, each attempt in a part of the time.
+    /// For reads: the SDK repeats them, each attempt in a part of the time.
     pub(super) fn repeatable(&self) -> Builder {
         let attempts = self.config.attempts;
         let retries = RetryConfig::standard()
@@ -97,6 +88,12 @@ impl Calls {
         within(self.config.timeout, call).await
     }
 
+    /// One attempt at a write, in its part of the time. The SDK must not repeat it, since it forgets
+    /// that an answer was lost when the next is a refusal: `surely` does.
+    pub(super) async fn attempt<T>(&self, call: impl Future<Output = T>) -> Result<T, Fault> {
+        within(self.config.timeout / self.config.attempts, call).await
+    }
+
     pub(super) fn pauses(&self) -> Pauses {
         Pauses { until: Instant::now() + self.config.patience, next: FIRST_PAUSE }
     }
@@ -118,7 +115,7 @@ impl Calls {
 
     /// The same for a write that may be repeated, also after an answer that was lost: from then on
     /// nobody knows that nothing was done, whatever becomes of the repetitions.
-    async fn surely<T, F>(&self, mut call: impl FnMut() -> F) -> Result<T>
+    pub(super) async fn surely<T, F>(&self, mut call: impl FnMut() -> F) -> Result<T>
     where
         F: Future<Output = Result<T, Fault>>,
     {
@@ -142,58 +139,15 @@ impl Calls {
         }
     }
 
-    /// The items at `keys` that are there, from the authority, in no order.
-    pub(super) async fn get_all(&self, mut keys: Vec<Key>) -> Result<Vec<Item>> {
-        keys.sort_unstable();
-        keys.dedup();
-        let batches = keys.chunks(READ_BATCH).map(|batch| self.get_batch(batch));
-        let batches = batches.collect::<Vec<_>>();
-        let found: Vec<Vec<Item>> =
-            stream::iter(batches).buffer_unordered(self.parallel()).try_collect().await?;
-        Ok(found.into_iter().flatten().collect())
-    }
-
-    async fn get_batch(&self, keys: &[Key]) -> Result<Vec<Item>> {
-        let mut wanted: Vec<Item> = keys.iter().cloned().map(Key::into_item).collect();
-        let mut found = Vec::new();
-        let mut pauses = self.pauses();
-        loop {
-            let request = KeysAndAttributes::builder().consistent_read(true);
-            let request = request.set_keys(Some(wanted)).build().map_err(unbuilt)?;
-            let answer = self
-                .patiently(|| {
-                    let get = self.client.batch_get_item();
-                    let get = get.request_items(&*self.table, request.clone());
-                    let get = get.customize().config_override(self.repeatable());
-                    self.timed(Effect::Reads, get.send())
-                })
-                .await?;
-            let items = answer.responses.unwrap_or_default().into_values().flatten();
-            let before = found.len();
-            found.extend(items);
-            let left = answer.unprocessed_keys.unwrap_or_default().into_values().next();
-            match left.map(|left| left.keys).filter(|keys| !keys.is_empty()) {
-                None => return Ok(found),
-                Some(left) => wanted = left,
-            }
-            // An answer that is cut because it is long is no sign of trouble.
-            if found.len() == before {
-                pauses.pause().await?;
-            }
-        }
-    }
-
     /// All steps, or none. Every repetition carries the same token, so that none after a lost answer is
     /// a second transaction, whatever came in between.
     pub(super) async fn transact(&self, steps: &[TransactWriteItem]) -> Result<Outcome> {
         let token = token()?;
-        // Not repeated by the SDK, which forgets that an answer was lost when the next is a refusal.
         self.surely(|| async {
             let call = self.client.transact_write_items().client_request_token(&token);
             let call = call.set_transact_items(Some(steps.to_vec()));
             let call = call.customize().config_override(once()).send();
-            let part = self.config.timeout / self.config.attempts;
-            let Err(failed) = within(part, call).await? else { return Ok(Outcome::Done) };
+            let Err(failed) = self.attempt(call).await? else { return Ok(Outcome::Done) };
             let Some(TransactWriteItemsError::TransactionCanceledException(cancelled)) =
                 failed.as_service_error()
             else {
@@ -202,39 +156,6 @@ impl Calls {
             judge(&told(cancelled.cancellation_reasons()))
         })
         .await
-    }
-
-    /// Deletes without conditions, in batches, until all are done. A batch names no key twice.
-    pub(super) async fn delete_all(&self, mut keys: Vec<Key>) -> Result<()> {
-        keys.sort_unstable();
-        keys.dedup();
-        let requests = keys.into_iter().map(deleting).collect::<Result<Vec<_>>>()?;
-        let batches = requests.chunks(WRITE_BATCH).map(|batch| self.write_batch(batch.to_vec()));
-        let batches = batches.collect::<Vec<_>>();
-        let is_one = batches.len() <= 1;
-        let done = stream::iter(batches).buffer_unordered(self.parallel()).try_collect().await;
-        done.map_err(|failed| if is_one { failed } else { uncertain(failed) })
-    }
-
-    async fn write_batch(&self, mut requests: Vec<WriteRequest>) -> Result<()> {
-        let mut pauses = self.pauses();
-        loop {
-            let answer = self
-                .patiently(|| {
-                    let call = self.client.batch_write_item();
-                    let call = call.request_items(&*self.table, requests.clone());
-                    let call = call.customize().config_override(self.repeatable());
-                    self.timed(Effect::Writes, call.send())
-                })
-                .await?;
-            let left = answer.unprocessed_items.unwrap_or_default();
-            let left: Vec<_> = left.into_values().flatten().collect();
-            if left.is_empty() {
-                return Ok(());
-            }
-            requests = left;
-            pauses.pause().await?;
-        }
     }
 }
 
@@ -286,11 +207,6 @@ fn judge(reasons: &[(&str, Option<&str>)]) -> Result<Outcome, Fault> {
 /// A request that lacks a part; a defect of this file.
 pub(super) fn unbuilt(cause: aws_sdk_dynamodb::error::BuildError) -> Error {
     error(ErrorKind::InvalidInput { what: "a request can't be built".into() }).caused_by(cause)
-}
-
-fn deleting(key: Key) -> Result<WriteRequest> {
-    let delete = DeleteRequest::builder().set_key(Some(key.into_item())).build();
-    Ok(WriteRequest::builder().delete_request(delete.map_err(unbuilt)?).build())
 }
 
 /// Pauses that grow and are spread, until patience is over.

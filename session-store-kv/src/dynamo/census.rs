@@ -6,8 +6,9 @@ use std::time::Duration;
 use session_store_core::{Census, Result, Session, State, Timestamp, UserId};
 
 use super::owner::Owner;
-use super::row::{Depth, Row, Stored};
+use super::row::Item;
 use super::store::DynamoStore;
+use super::stored::{Depth, Stored};
 
 const DAY: Duration = Duration::from_hours(24);
 
@@ -26,7 +27,8 @@ impl DynamoStore {
     }
 
     /// Reads the whole table once. Users and their sessions come in no order, so that the sessions of a
-    /// user wait in memory.
+    /// user wait in memory. No scan is a snapshot: what comes, goes or changes meanwhile may be counted as
+    /// before or as after, and nothing that asks twice would make it one.
     async fn census_of_all(&self, now: Timestamp) -> Result<Census> {
         let mut count = Count::default();
         let mut owners: HashMap<UserId, Owner> = HashMap::new();
@@ -35,7 +37,7 @@ impl DynamoStore {
         loop {
             let (items, next) = self.calls.scan(start).await?;
             for item in &items {
-                match Row::of(item)?.text("k")? {
+                match kind(item) {
                     "user" => {
                         let owner = Owner::read(item)?;
                         owners.insert(owner.id.clone(), owner);
@@ -63,6 +65,11 @@ impl DynamoStore {
         }
         Ok(count.census)
     }
+}
+
+/// What an item says it is; nothing if it is none of ours.
+fn kind(item: &Item) -> &str {
+    item.get("k").and_then(|kind| kind.as_s().ok()).map_or("", String::as_str)
 }
 
 #[derive(Debug, Default)]

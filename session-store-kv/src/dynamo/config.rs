@@ -41,8 +41,10 @@ pub struct DynamoCacheConfig {
     pub table: String,
     /// How calls are made. Default: a timeout of 1 s, the rest as for the store.
     pub calls: CallConfig,
-    /// How far the clocks of two nodes may differ. An entry that was written later than that from now
-    /// is absent: a clock that was wrong must not keep it alive. Default: 60 s.
+    /// How far the clocks of two nodes may differ. An entry may be served that much longer than asked,
+    /// which is a part of the bound that a revocation tells when the cache could not be; one that was
+    /// written later than that from now is absent: a clock that was wrong must not keep it alive.
+    /// Default: 60 s.
     pub max_skew: Duration,
     /// How long after its end DynamoDB itself may remove an entry; longer than `max_skew`.
     /// Default: 1 h.
@@ -67,11 +69,10 @@ impl DynamoCacheConfig {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct CallConfig {
-    /// How long one call may take, its repetitions by the SDK included, before `Timeout`.
-    /// Default: 3 s.
+    /// How long one call may take, its repetitions included, before `Timeout`. Default: 3 s.
     pub timeout: Duration,
-    /// How often a call is tried that can be repeated without harm: reads, removals, and
-    /// transactions, which carry a token. Default: 3.
+    /// How often a call is tried that can be repeated without harm: reads, removals, touches, and
+    /// transactions, which carry a token. Reads are repeated by the SDK, writes never. Default: 3.
     pub attempts: u32,
     /// How long an operation goes on against throttling, conflicts and unprocessed items, with
     /// growing pauses, before `Unavailable`. Default: 10 s.

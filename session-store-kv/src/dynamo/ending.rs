@@ -15,9 +15,11 @@ use super::job::Job;
 use super::key::{Key, Queue, SHARDS, filed_at, queue};
 use super::owner::{Judged, Owner};
 use super::query::Query;
-use super::row::{Depth, Row, Stored, number, text};
+use super::row::{Row, number, text};
 use super::step::{Group, Terms};
 use super::store::DynamoStore;
+use super::stored::{Depth, Stored};
+use super::underway::Members;
 
 /// How many sessions a revocation of everybody looks at in one call.
 const PAGE: u32 = 500;
@@ -55,15 +57,17 @@ impl DynamoStore {
         let mut left = ids;
         let mut pauses = self.calls.pauses();
         let mut is_first = true;
+        let mut failed = None;
         while !left.is_empty() {
             // From the second round on something may have been ended already.
             let known = |failed| if is_first { failed } else { uncertain(failed) };
-            let seen = self.look_all(&left).await.map_err(&known)?;
+            let (seen, unreadable) = self.look_some(&left).await.map_err(&known)?;
+            failed = failed.or(unreadable.into_iter().next());
             let own = seen.into_values().filter(|judged| {
                 owner.is_none() || judged.stored.session.user_id.as_ref() == owner
             });
             let (mut open, mut standing) = (Vec::new(), Vec::new());
-            for Judged { mut stored, is_unwritten } in own {
+            for Judged { mut stored, is_unwritten, .. } in own {
                 let state = stored.session.state(end.at);
                 if stored.session.revoked.is_some() && !is_unwritten {
                     done.earlier.push(*stored.id());
@@ -89,7 +93,8 @@ impl DynamoStore {
                 pauses.pause().await.map_err(uncertain)?;
             }
         }
-        Ok(done)
+        // One that can't be read can't be ended here; the others are.
+        failed.map_or(Ok(done), Err)
     }
 
     async fn end_all(
@@ -99,7 +104,9 @@ impl DynamoStore {
         end: Revocation,
     ) -> Result<RevokedSessions> {
         let Some((owner, job)) = self.raise(user, spared, end).await? else {
-            return Ok(RevokedSessions::default());
+            // A deletion that has crashed may have left entries in caches.
+            let earlier = self.left_by_deletion(user).await.map_err(uncertain)?;
+            return Ok(RevokedSessions { earlier, ..RevokedSessions::default() });
         };
         let mut done = self.end_behind(&owner).await.map_err(uncertain)?;
         self.forget_job(&job).await.map_err(uncertain)?;
@@ -123,22 +130,33 @@ impl DynamoStore {
             };
             let mut new = old.clone();
             new.raise(Some(end));
-            let job = Job::end(user, new.barrier);
+            let step = match spared {
+                Some(spared) => self.spare(spared, &old, &new).await?,
+                None => None,
+            };
             let change = "SET #barrier = :new, #epoch = :next, #marks = :marks, #rev = #rev + :one";
+            let change = match step {
+                Some(_) => format!("{change}, #spared = :spared"),
+                None => format!("{change} REMOVE #spared"),
+            };
             // Not the `rev`: logins that come one after the other must not hold this up.
-            let condition = "attribute_exists(#role) AND #barrier = :old AND #epoch = :epoch";
-            let terms = Terms::change(change, condition)
+            let condition = "attribute_exists(#role) AND #barrier = :old AND #epoch = :epoch \
+                             AND #life = :life";
+            let mut terms = Terms::change(change, condition)
+                .with(":life", number(old.life))
                 .with(":new", number(new.barrier))
                 .with(":next", number(new.epoch))
                 .with(":marks", new.marks())
                 .with(":one", number(1))
                 .with(":old", number(old.barrier))
                 .with(":epoch", number(old.epoch));
+            if let (Some(spared), Some(_)) = (spared, &step) {
+                terms = terms.with(":spared", text(spared.to_string()));
+            }
+            let job = Job::end(user, new.barrier);
             let mut steps =
                 vec![self.calls.update(Key::user(user), &terms)?, self.calls.put(job.item())?];
-            if let Some(spared) = spared {
-                steps.extend(self.spare(spared, &old, &new).await?);
-            }
+            steps.extend(step);
             if self.calls.transact(&steps).await? == Outcome::Done {
                 return Ok(Some((new, job)));
             }
@@ -155,7 +173,8 @@ impl DynamoStore {
     ) -> Result<Option<TransactWriteItem>> {
         let stored = self.stored(id, Depth::Head).await?;
         let own = stored.filter(|stored| stored.session.user_id.as_ref() == Some(&old.id));
-        let Some(Judged { stored, .. }) = own.and_then(|stored| old.judge(stored)) else {
+        let Some(stored) = own else { return Ok(None) };
+        let Some(Judged { stored, .. }) = self.judge(old, stored, Depth::Head).await? else {
             return Ok(None);
         };
         if stored.session.revoked.is_some() {
@@ -170,25 +189,34 @@ impl DynamoStore {
         self.calls.update(Key::session(id), &terms).map(Some)
     }
 
-    /// Writes down what the latest barrier of `owner` means, and says which sessions it ended.
+    /// Writes down what the latest barrier of `owner` means, and says which sessions it ended. Those of
+    /// an earlier user of the same id are removed; a cache may still hold them.
     pub(super) async fn end_behind(&self, owner: &Owner) -> Result<RevokedSessions> {
-        let entries = self.entries(&owner.id).await?;
+        // The logins that came before the barrier, and were not seen when it was raised.
+        let (barrier, life) = (owner.barrier, owner.life);
+        let Some(owner) = self.owner(&owner.id).await?.filter(|now| now.life == life) else {
+            return Ok(RevokedSessions::default());
+        };
+        let Members { entries, mut found, unreadable } = self.sessions(&owner).await?;
         let (gone, here): (Vec<_>, Vec<_>) =
             entries.into_iter().partition(|entry| entry.stamp < owner.deleted_below);
         self.remove(&owner.id, &gone).await?;
         self.remove_entries(&owner.id, &gone).await?;
-        let mut left: SessionIds = here.iter().map(|entry| entry.id).collect();
         let mut done = RevokedSessions::default();
+        done.earlier.extend(gone.iter().map(|entry| entry.id));
+        // What can't be read is ended all the same, and for caches to forget.
+        done.earlier.extend(unreadable);
+        let mut left: SessionIds = here.iter().map(|entry| entry.id).collect();
         let mut pauses = self.calls.pauses();
         while !left.is_empty() {
-            let found = self.stored_all(&left, Depth::Head).await?;
-            let behind = found.into_values().filter(|stored| stored.stamp < owner.barrier);
+            let behind = left.iter().filter_map(|id| found.remove(id));
+            let behind = behind.filter(|stored| stored.stamp < barrier);
             let mut open = Vec::new();
             for judged in behind.filter_map(|stored| owner.judge(stored)) {
                 if judged.is_unwritten {
                     open.push(judged);
                 } else {
-                    count(&mut done, &judged, owner.barrier);
+                    count(&mut done, &judged, barrier);
                 }
             }
             let stored: Vec<_> = open.iter().map(|judged| judged.stored.clone()).collect();
@@ -196,13 +224,14 @@ impl DynamoStore {
             left.clear();
             for (judged, is_written) in open.iter().zip(written) {
                 if is_written {
-                    count(&mut done, judged, owner.barrier);
+                    count(&mut done, judged, barrier);
                 } else {
                     left.push(*judged.stored.id());
                 }
             }
             if !left.is_empty() {
                 pauses.pause().await?;
+                found = self.stored_some(&left).await?.0;
             }
         }
         Ok(done)
@@ -249,6 +278,7 @@ impl DynamoStore {
     ) -> Result<SessionIds> {
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
         let (mut active, mut expired) = (SessionIds::new(), SessionIds::new());
+        let mut unreadable = Vec::new();
         for shard in 0..SHARDS {
             let letter = Queue::Expiring.letter().to_owned();
             let behind = Queue::Expiring.behind(Timestamp::MAX);
@@ -256,11 +286,12 @@ impl DynamoStore {
             (query.limit, query.is_backward) = (Some(PAGE), true);
             loop {
                 let page = self.calls.query(&query).await?;
-                let ids = page.items.iter().map(|item| {
-                    let id = Row::of(item)?.text("id")?;
-                    SessionId::parse(id).ok_or_else(corrupt)
+                // A place that can't be read names no session.
+                let ids = page.items.iter().filter_map(|item| {
+                    Row::of(item).ok()?.text("id").ok().and_then(SessionId::parse)
                 });
-                let seen = self.look_all(&ids.collect::<Result<Vec<_>>>()?).await?;
+                let (seen, failed) = self.look_some(&ids.collect::<Vec<_>>()).await?;
+                unreadable.extend(failed);
                 for (id, judged) in seen {
                     let session = &judged.stored.session;
                     if session.created_at > created_before {
@@ -284,7 +315,11 @@ impl DynamoStore {
         }
         active.extend(expired);
         active.truncate(limit);
-        Ok(active)
+        match unreadable.pop() {
+            // Only once all others are ended.
+            Some(error) if active.is_empty() => Err(error),
+            _ => Ok(active),
+        }
     }
 }
 

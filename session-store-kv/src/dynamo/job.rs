@@ -11,9 +11,10 @@ use super::error::{corrupt, uncertain};
 use super::key::{JOBS, Key};
 use super::look::Entry;
 use super::query::Query;
-use super::row::{Depth, Item, Row, Stored, item, number, text};
+use super::row::{Item, Row, item, number, text};
 use super::step::Terms;
 use super::store::DynamoStore;
+use super::stored::{Depth, Stored};
 
 /// How many sessions are read before they are removed.
 const CHUNK: usize = 500;
@@ -108,6 +109,18 @@ impl DynamoStore {
         self.remove_and_name(job).await.map_err(uncertain)
     }
 
+    /// The sessions of a deletion that was begun and is not finished: a cache may hold them. They are
+    /// removed; their names stay, for whoever repeats the deletion.
+    pub(super) async fn left_by_deletion(&self, user: &UserId) -> Result<SessionIds> {
+        let Some(job) = self.job(user).await? else { return Ok(SessionIds::new()) };
+        if job.work == Work::End {
+            return Ok(SessionIds::new());
+        }
+        let entries = self.entries_behind(&job).await?;
+        self.remove(user, &entries).await?;
+        Ok(entries.iter().map(|entry| entry.id).collect())
+    }
+
     async fn remove_and_name(&self, job: &Job) -> Result<Option<Deleted>> {
         let entries = self.entries_behind(job).await?;
         if self.job(&job.user).await?.as_ref() != Some(job) {
@@ -183,7 +196,10 @@ impl DynamoStore {
     }
 
     async fn entries_behind(&self, job: &Job) -> Result<Vec<Entry>> {
-        let mut entries = self.entries(&job.user).await?;
+        let mut entries = match self.owner(&job.user).await? {
+            Some(owner) => self.entries(&owner).await?,
+            None => self.visible_entries(&job.user).await?,
+        };
         entries.retain(|entry| entry.stamp < job.barrier);
         Ok(entries)
     }

@@ -69,6 +69,12 @@ impl Key {
         Self { pk: queue(shard(id)), sk: sk.to_owned() }
     }
 
+    /// The key of an item.
+    pub(super) fn of(item: &Item) -> Option<Self> {
+        let text = |name: &str| item.get(name)?.as_s().ok().cloned();
+        Some(Self { pk: text("pk")?, sk: text("sk")? })
+    }
+
     /// The key as an item holds it.
     pub(super) fn into_item(self) -> Item {
         let text = AttributeValue::S;

@@ -1,9 +1,9 @@
 //! Reading sessions together with the user who decides whether they still count.
 //!
-//! A user is read before the sessions, or the sessions are read once more before a "no": one that is
-//! spared by a revoke-all gets its new stamp in the same transaction as the user the new barrier. While
-//! a transaction is under way DynamoDB may show the new state of one item and the old of another, so that
-//! a lookup reads both in a transaction then.
+//! A session that is spared by a revoke-all gets its new stamp in the same transaction as the user the
+//! new barrier. Read one after the other, or while the transaction is under way, the barrier may be seen
+//! without the stamp. The user's item says which session that is: of this one both are read once more,
+//! in one transaction, before a "no". Every other session of a lower stamp is ended for certain.
 
 use std::collections::HashMap;
 
@@ -12,12 +12,14 @@ use session_store_core::{
     UserId, Which,
 };
 
-use super::error::NAME;
-use super::key::{ENTRIES, Key};
-use super::owner::{Judged, Owner};
+use super::error::{NAME, corrupt};
+use super::key::{ENTRIES, Key, parse_moment};
+use super::owner::{Judged, Owner, SEEN, SEEN_WITH_EMAIL};
 use super::query::Query;
-use super::row::{Depth, Item, Row, Stored};
+use super::row::{Item, Row};
+use super::single::Part;
 use super::store::DynamoStore;
+use super::stored::{Depth, Stored};
 
 /// Behind every entry of a user.
 const BEHIND_ENTRIES: &str = "s$";
@@ -43,9 +45,9 @@ pub(super) struct Entry {
 impl Entry {
     fn read(item: &Item) -> Result<Self> {
         let row = Row::of(item)?;
-        let id = SessionId::parse(row.text("id")?).ok_or_else(super::error::corrupt)?;
+        let id = SessionId::parse(row.text("id")?).ok_or_else(corrupt)?;
         let at = row.text("sk")?.strip_prefix(ENTRIES);
-        let at = at.and_then(super::key::parse_moment).ok_or_else(super::error::corrupt)?;
+        let at = at.and_then(parse_moment).ok_or_else(corrupt)?;
         Ok(Self { id, created_at: at.0, stamp: row.number("stamp")? })
     }
 
@@ -64,17 +66,17 @@ impl DynamoStore {
         Ok(Found { snapshot, server_time: None })
     }
 
-    /// One session; `None` when it or its user is gone.
+    /// One session; `None` when it or its user is gone. Nothing that is secret is read of the user.
     pub(super) async fn look(&self, id: &SessionId, depth: Depth) -> Result<Option<Seen>> {
         let Some(stored) = self.stored(id, depth).await? else { return Ok(None) };
         let Some(user) = &stored.session.user_id else {
-            let judged = Judged { stored, is_unwritten: false };
-            return Ok(Some(Seen { judged, owner: None }));
+            return Ok(Some(Seen { judged: Judged::guest(stored), owner: None }));
         };
         let user = user.clone();
-        let Some(owner) = self.owner(&user).await? else { return Ok(None) };
+        let item = self.calls.get_part(&Key::user(&user), self.seen_part()).await?;
+        let Some(owner) = item.map(|item| Owner::read(&item)).transpose()? else { return Ok(None) };
         match owner.judge(stored) {
-            Some(judged) if judged.is_unwritten => self.look_again(id, &user, depth).await,
+            Some(judged) if judged.is_doubtful => self.look_again(id, &user, depth).await,
             judged => Ok(judged.map(|judged| Seen { judged, owner: Some(owner) })),
         }
     }
@@ -86,43 +88,70 @@ impl DynamoStore {
         user: &UserId,
         depth: Depth,
     ) -> Result<Option<Seen>> {
-        let [stored, owner] = self.calls.get_both([Key::session(id), Key::user(user)]).await?;
+        let keys = [Key::session(id), Key::user(user)];
+        let [stored, owner] = self.calls.get_both(keys, Some(self.seen_part())).await?;
         let (Some(stored), Some(owner)) = (stored, owner) else { return Ok(None) };
         let owner = Owner::read(&owner)?;
         let judged = owner.judge(Stored::read(&stored, depth)?);
         Ok(judged.map(|judged| Seen { judged, owner: Some(owner) }))
     }
 
-    /// The sessions that are there and whose users are. Only what decides about their end is read.
-    pub(super) async fn look_all(&self, ids: &[SessionId]) -> Result<HashMap<SessionId, Judged>> {
-        let mut found = self.stored_all(ids, Depth::Head).await?;
-        let users = found.values().filter_map(|stored| stored.session.user_id.clone());
-        let owners = self.owners(users.collect()).await?;
-        let judge = |stored: Stored| match &stored.session.user_id {
-            None => Some(Judged { stored, is_unwritten: false }),
-            Some(user) => owners.get(user)?.judge(stored),
-        };
-        let doubtful: Vec<_> = found
-            .values()
-            .filter(|stored| judge((*stored).clone()).is_some_and(|judged| judged.is_unwritten))
-            .map(|stored| *stored.id())
-            .collect();
-        if !doubtful.is_empty() {
-            let again = self.stored_all(&doubtful, Depth::Head).await?;
-            for id in &doubtful {
-                found.remove(id);
-            }
-            found.extend(again);
-        }
-        Ok(found.into_iter().filter_map(|(id, stored)| Some((id, judge(stored)?))).collect())
+    fn seen_part(&self) -> Part {
+        if self.config.project_email { SEEN_WITH_EMAIL } else { SEEN }
     }
 
-    /// Every session of a user whose item was read before.
-    pub(super) async fn of(&self, owner: &Owner) -> Result<Vec<Judged>> {
-        let entries = self.entries(&owner.id).await?;
-        let ids: Vec<_> = entries.iter().map(|entry| entry.id).collect();
-        let mut found = self.stored_all(&ids, Depth::Head).await?;
-        Ok(ids.iter().filter_map(|id| owner.judge(found.remove(id)?)).collect())
+    /// `stored` as its user's item says, both read again if need be; `None` when the user is gone.
+    pub(super) async fn judge(
+        &self,
+        owner: &Owner,
+        stored: Stored,
+        depth: Depth,
+    ) -> Result<Option<Judged>> {
+        match owner.judge(stored) {
+            Some(judged) if judged.is_doubtful => {
+                let id = *judged.stored.id();
+                Ok(self.look_again(&id, &owner.id, depth).await?.map(|seen| seen.judged))
+            }
+            judged => Ok(judged),
+        }
+    }
+
+    /// The sessions that are there and whose users are. Only what decides about their end is read.
+    pub(super) async fn look_all(&self, ids: &[SessionId]) -> Result<HashMap<SessionId, Judged>> {
+        let (seen, mut unreadable) = self.look_some(ids).await?;
+        match unreadable.pop() {
+            None => Ok(seen),
+            Some(error) => Err(error),
+        }
+    }
+
+    /// The same of those that can be read, and why the others can't.
+    pub(super) async fn look_some(
+        &self,
+        ids: &[SessionId],
+    ) -> Result<(HashMap<SessionId, Judged>, Vec<Error>)> {
+        let (found, unreadable) = self.stored_some(ids).await?;
+        let mut unreadable: Vec<_> = unreadable.into_values().collect();
+        let users = found.values().filter_map(|stored| stored.session.user_id.as_ref());
+        let mut owners = HashMap::new();
+        for item in self.calls.get_all(users.map(Key::user).collect()).await? {
+            match Owner::read(&item) {
+                Ok(owner) => _ = owners.insert(owner.id.clone(), owner),
+                Err(error) => unreadable.push(error),
+            }
+        }
+        let mut seen = HashMap::new();
+        for (id, stored) in found {
+            let judged = match &stored.session.user_id {
+                None => Some(Judged::guest(stored)),
+                Some(user) => match owners.get(user) {
+                    None => None,
+                    Some(owner) => self.judge(owner, stored, Depth::Head).await?,
+                },
+            };
+            seen.extend(judged.map(|judged| (id, judged)));
+        }
+        Ok((seen, unreadable))
     }
 
     pub(super) async fn list(
@@ -138,22 +167,27 @@ impl DynamoStore {
         };
         let limit = usize::try_from(page.limit.get()).unwrap_or(usize::MAX);
         let mut query = entries(user, after);
-        query.limit = Some(page.limit.get().saturating_add(1).min(MAX_PAGE));
+        let mut window = page.limit.get().saturating_add(1).min(MAX_PAGE);
         while items.len() <= limit {
+            query.limit = Some(window);
             let found = self.calls.query(&query).await?;
-            let ids = found.items.iter().map(|item| Entry::read(item).map(|entry| entry.id));
-            let ids = ids.collect::<Result<Vec<_>>>()?;
-            let mut stored = self.stored_all(&ids, Depth::Whole).await?;
-            let sessions = ids.iter().filter_map(|id| owner.judge(stored.remove(id)?));
-            let sessions = sessions.map(|judged| judged.stored.session);
-            items.extend(sessions.filter(|session| match which {
-                Which::Live(now) => session.state(now) == State::Active,
-                Which::All => true,
-            }));
+            let ids: Vec<_> = named(&found.items)?.iter().map(|entry| entry.id).collect();
+            let mut stored = self.stored_all(&ids).await?;
+            for id in ids {
+                let Some(stored) = stored.remove(&id) else { continue };
+                let judged = self.judge(&owner, stored, Depth::Whole).await?;
+                let session = judged.map(|judged| judged.stored.session);
+                items.extend(session.filter(|session| match which {
+                    Which::Live(now) => session.state(now) == State::Active,
+                    Which::All => true,
+                }));
+            }
             match found.next {
                 None => break,
                 next => query.start = next,
             }
+            // Those that do not count may be many.
+            window = window.saturating_mul(4).min(MAX_PAGE);
         }
         let is_cut = items.len() > limit;
         items.truncate(limit);
@@ -164,10 +198,9 @@ impl DynamoStore {
         Ok(Listing { items, next })
     }
 
-    /// The entries of a user, oldest first.
-    pub(super) async fn entries(&self, user: &UserId) -> Result<Vec<Entry>> {
-        let items = self.calls.query_all(entries(user, None)).await?;
-        items.iter().map(Entry::read).collect()
+    /// The entries of a user that can be seen, oldest first.
+    pub(super) async fn visible_entries(&self, user: &UserId) -> Result<Vec<Entry>> {
+        named(&self.calls.query_all(entries(user, None)).await?)
     }
 
     pub(super) async fn stored(&self, id: &SessionId, depth: Depth) -> Result<Option<Stored>> {
@@ -175,14 +208,31 @@ impl DynamoStore {
         item.map(|item| Stored::read(&item, depth)).transpose()
     }
 
-    pub(super) async fn stored_all(
+    async fn stored_all(&self, ids: &[SessionId]) -> Result<HashMap<SessionId, Stored>> {
+        let items = self.calls.get_all(ids.iter().map(Key::session).collect()).await?;
+        let stored = items.iter().map(|item| Stored::read(item, Depth::Whole));
+        stored.map(|stored| stored.map(|stored| (*stored.id(), stored))).collect()
+    }
+
+    /// The sessions that are there, and those that can't be read with the reason: one of them must not
+    /// be in the way of all others. Only what decides about their end is read.
+    pub(super) async fn stored_some(
         &self,
         ids: &[SessionId],
-        depth: Depth,
-    ) -> Result<HashMap<SessionId, Stored>> {
+    ) -> Result<(HashMap<SessionId, Stored>, HashMap<SessionId, Error>)> {
         let items = self.calls.get_all(ids.iter().map(Key::session).collect()).await?;
-        let stored = items.iter().map(|item| Stored::read(item, depth));
-        stored.map(|stored| stored.map(|stored| (*stored.id(), stored))).collect()
+        let by_key: HashMap<_, _> = ids.iter().map(|id| (Key::session(id).pk, *id)).collect();
+        let (mut stored, mut unreadable) = (HashMap::new(), HashMap::new());
+        for item in &items {
+            let key = item.get("pk").and_then(|pk| pk.as_s().ok());
+            let Some(id) = key.and_then(|key| by_key.get(key)) else { continue };
+            match Stored::read(item, Depth::Head) {
+                Ok(read) if read.id() == id => _ = stored.insert(*id, read),
+                Ok(_) => _ = unreadable.insert(*id, corrupt()),
+                Err(error) => _ = unreadable.insert(*id, error),
+            }
+        }
+        Ok((stored, unreadable))
     }
 
     /// The item of a user who is there, or was.
@@ -196,6 +246,10 @@ impl DynamoStore {
         let owners = items.iter().map(Owner::read);
         owners.map(|owner| owner.map(|owner| (owner.id.clone(), owner))).collect()
     }
+}
+
+fn named(items: &[Item]) -> Result<Vec<Entry>> {
+    items.iter().map(Entry::read).collect()
 }
 
 fn entries(user: &UserId, from: Option<String>) -> Query {

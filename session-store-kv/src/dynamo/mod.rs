@@ -15,6 +15,28 @@
 //! }
 //! ```
 //!
+//! Something must sweep. Where nothing runs all the time, a function that is started by a schedule does:
+//! what it has not done when its time is up, the next one goes on with. It needs no cache, since it
+//! removes nothing that is alive.
+//!
+//! ```no_run
+//! use std::time::Duration;
+//!
+//! use aws_sdk_dynamodb::Client;
+//! use session_store_core::{
+//!     Host, Layered, LayeredConfig, MaintenanceConfig, NoCache, Policy, Result, Sessions,
+//! };
+//! use session_store_kv::dynamo::{DynamoConfig, DynamoStore};
+//!
+//! async fn scheduled(client: Client, host: Host, time: Duration) -> Result<()> {
+//!     let store = DynamoStore::connect(client, &DynamoConfig::new("sessions")).await?;
+//!     let layered = Layered::new(store, NoCache::new(), LayeredConfig::default(), host)?;
+//!     let sessions = Sessions::new(layered, Policy::default())?;
+//!     let round = sessions.maintenance(MaintenanceConfig::default())?;
+//!     tokio::time::timeout(time, round.run_once()).await.unwrap_or(Ok(()))
+//! }
+//! ```
+//!
 //! # One table
 //!
 //! Two string keys, `pk` and `sk`, and no index: an index of DynamoDB is behind its table, and a list of
@@ -23,9 +45,10 @@
 //! ```text
 //!  pk             sk                     what it is
 //! +--------------+----------------------+-----------------------------------------------------------+
-//! | S#<session>  | 0                    | a session: every field, stamp, rev, filed, ttl            |
+//! | S#<session>  | 0                    | a session: every field, stamp, life, rev, filed, ttl      |
 //! +--------------+----------------------+-----------------------------------------------------------+
-//! | U#<user>     | 0                    | the user, credential epoch, barrier, the last barriers    |
+//! | U#<user>     | 0                    | the user, life, credential epoch, barrier, whom it spared,|
+//! |              |                      | the last barriers, the latest logins                      |
 //! | U#<user>     | s#<created>#<session>| entry: this session is this user's                        |
 //! +--------------+----------------------+-----------------------------------------------------------+
 //! | E#<address>  | 0                    | the address is taken, and by whom                         |
@@ -47,10 +70,12 @@
 //! - A **login** is one transaction: the session, its entry, its place in a queue, and the user's item,
 //!   on the condition that epoch and barrier are still those that the login saw. With a limit on
 //!   sessions, also on the condition that nobody else has logged in, and with the ends of those that
-//!   make room.
+//!   make room. DynamoDB shows the items of a transaction one by one, so the login notes itself on the
+//!   user's item: whoever must know of every session asks for those noted and not found in a
+//!   transaction, which waits for that of the login.
 //! - A **lookup** is two consistent reads: the session, then its user. The session counts if its stamp
-//!   is not behind the user's barrier; before a "no" for that reason both are read once more, in one
-//!   transaction.
+//!   is not behind the user's barrier. Of the one session that the latest barrier has spared, both are
+//!   read once more before a "no", in one transaction.
 //! - A **revoke-all** raises the barrier, which is one transaction whatever the number of sessions. They
 //!   are all ended by that; then it is written down at each of them, 25 to a transaction. "All but this"
 //!   gives the spared session the new stamp in the same transaction.
@@ -60,8 +85,8 @@
 //! - A **sweep** finishes what a crash left in `R#jobs`, then reads the queues up to the given moments
 //!   and removes what is dead. A touch leaves the place in the queue alone; the sweep moves it.
 //!
-//! Every write of a session or a user is conditional on the revision that was read (`rev`). What DynamoDB
-//! throttles, refuses for a conflict with another transaction, or leaves unprocessed is tried again with
+//! Every write of a session or a user is conditional on the revision that was read (`rev`), and no write
+//! is repeated by the SDK, which would not tell of an answer that was lost. What DynamoDB throttles, refuses for a conflict with another transaction, or leaves unprocessed is tried again with
 //! growing, spread pauses until [`CallConfig::patience`] is over, and is then `Unavailable`. No batch is
 //! larger than 100 reads or 25 removals, and no transaction larger than 100 items or 4 MB. One session
 //! takes up to 400 KB, `data` up to 256 KB. Limits of one partition hold for one user, for the list of
@@ -75,7 +100,15 @@
 //! - DynamoDB's own removal (the attribute `ttl`) is for garbage, [`DynamoConfig::garbage_after`] the
 //!   deadline; sessions end when they end, and sweeps remove them. Without sweeps the places in the
 //!   queues stay for ever.
-//! - The census of everybody reads the whole table, and holds the sessions of users in memory.
+//! - The census of everybody reads the whole table, and holds the sessions of users in memory. It is no
+//!   snapshot: what changes meanwhile counts as before or as after. Elsewhere every session that is
+//!   returned, alone or in a list, is as of a moment between call and answer.
+//! - An entry of the cache ends by the clock of the node that wrote it, so that
+//!   [`DynamoCacheConfig::max_skew`] is a part of the bound that is told when a removal fails.
+//! - A user's item that somebody takes away by hand ends the user's sessions, and neither those nor a
+//!   login that had verified that user count for the next one of that id; the address can be claimed
+//!   again. `count_users` counts such a user on: `delete_user` is the way.
+//! - What can't be read is passed by in sweeps, counted ([`DynamoStore::unreadable`]) and logged.
 //! - One region. Reads are consistent, which a global table is not between its regions.
 //!
 //! # Errors
@@ -90,6 +123,7 @@ mod cache;
 mod migrate;
 mod policy;
 mod look;
+mod underway;
 mod write;
 mod touch;
 mod ending;
@@ -99,11 +133,14 @@ mod census;
 mod users;
 mod registry;
 mod owner;
+mod mark;
+mod stored;
 mod row;
 mod key;
 mod step;
 mod query;
 mod single;
+mod batch;
 mod call;
 mod error;
 

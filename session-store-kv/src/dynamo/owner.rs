@@ -6,19 +6,46 @@
 use aws_sdk_dynamodb::types::AttributeValue;
 use session_store_core::{
     Account, CredentialEpoch, Email, Error, ErrorKind, Json, PasswordHash, Projection, Reason,
-    Result, Revocation, Role, Session, Timestamp, User, UserId,
+    Result, Revocation, Role, Session, SessionId, Timestamp, User, UserId,
 };
 
 use super::error::{MAX_ITEM_BYTES, corrupt};
 use super::key::Key;
-use super::row::{Item, Row, Stored, item, number, size, text};
+use super::mark::{Mark, Recent};
+use super::row::{Item, Row, item, number, size, text};
 use super::step::Terms;
+use super::stored::Stored;
 
 /// How many barriers are remembered with the moment and reason. Only sessions that no clean-up has
 /// reached need them.
 const MARKS: usize = 32;
-/// More than they take, and the moments of the last login and of the quarantine.
-const MARKS_BYTES: usize = 4096;
+/// More than they take, and what else grows: the latest logins, and moments.
+const ROOM_TO_GROW: usize = 8192;
+/// What a reader of sessions reads of their users: all that decides, and not the hash of the password,
+/// which a role that only checks sessions may not see.
+pub(super) const SEEN: &[&str] = match SEEN_WITH_EMAIL.split_last() {
+    Some((_, others)) => others,
+    None => &[],
+};
+/// The same, where readers learn the address.
+pub(super) const SEEN_WITH_EMAIL: &[&str] = &[
+    "v",
+    "id",
+    "life",
+    "epoch",
+    "barrier",
+    "spared",
+    "deleted_below",
+    "deleted_until",
+    "marks",
+    "rev",
+    "is_verified",
+    "role",
+    "created_at",
+    "claims",
+    "version",
+    "email",
+];
 
 /// What is stored about a user who is there, or was.
 #[derive(Clone, Debug)]
@@ -26,23 +53,22 @@ pub(super) struct Owner {
     pub(super) id: UserId,
     /// `None`: deleted. The rest stays, so that no epoch ever restarts.
     pub(super) user: Option<User>,
+    /// Random; another one if the item was taken away by hand and somebody registered anew.
+    pub(super) life: u64,
     /// What `create` checks.
     pub(super) epoch: u64,
     /// What readers check.
     pub(super) barrier: u64,
+    /// The session that got the latest barrier as its stamp, in the same transaction.
+    pub(super) spared: Option<SessionId>,
     /// Sessions of a lower stamp belong to a user who was deleted.
     pub(super) deleted_below: u64,
     pub(super) deleted_until: Option<Timestamp>,
     /// The latest barriers, oldest first.
     pub(super) marks: Vec<Mark>,
+    /// Logins whose entries may not be visible yet.
+    pub(super) recent: Vec<Recent>,
     pub(super) rev: u64,
-}
-
-/// One revoke-all.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Mark {
-    pub(super) barrier: u64,
-    pub(super) end: Revocation,
 }
 
 /// A session seen together with its user.
@@ -52,9 +78,17 @@ pub(super) struct Judged {
     pub(super) stored: Stored,
     /// Whether the revocation is not written yet.
     pub(super) is_unwritten: bool,
+    /// Whether the session may have been spared by the transaction that ended the others, and was
+    /// seen without that.
+    pub(super) is_doubtful: bool,
 }
 
 impl Judged {
+    /// A session of nobody.
+    pub(super) fn guest(stored: Stored) -> Self {
+        Self { stored, is_unwritten: false, is_doubtful: false }
+    }
+
     /// The session as it was before a barrier ended it.
     pub(super) fn before(&self) -> Session {
         Session { revoked: None, ..self.stored.session.clone() }
@@ -62,34 +96,52 @@ impl Judged {
 }
 
 impl Owner {
-    /// A user of whom nothing is stored. The barrier begins with the time: if somebody has taken an
-    /// earlier item of this id away by hand, none of its sessions may count for the newcomer.
-    pub(super) fn new(user: &User, now: Timestamp) -> Self {
+    /// A user of whom nothing is stored. If somebody has taken an earlier item of this id away by hand,
+    /// none of its sessions may count for the newcomer: they are of another `life`, and behind a
+    /// barrier that begins with the time.
+    pub(super) fn new(user: &User, now: Timestamp, life: u64) -> Self {
         let barrier = u64::try_from(now.as_millis()).unwrap_or(0);
         Self {
             id: user.id.clone(),
             user: Some(user.clone()),
+            life,
             epoch: 0,
             barrier,
+            spared: None,
             deleted_below: barrier,
             deleted_until: None,
             marks: Vec::new(),
+            recent: Vec::new(),
             rev: 1,
         }
+    }
+
+    /// The same, when something of an earlier user is left: an epoch that none of theirs was, so that
+    /// no login counts that verified their credentials.
+    pub(super) fn again(user: &User, now: Timestamp, life: u64) -> Self {
+        Self { epoch: life >> 12, ..Self::new(user, now, life) }
     }
 
     pub(super) fn read(item: &Item) -> Result<Self> {
         let row = Row::of(item)?;
         let id = UserId::new(row.text("id")?).map_err(|_| corrupt())?;
         let user = if row.has("role") { Some(user(row, id.clone())?) } else { None };
+        let session = |text: &str| SessionId::parse(text).ok_or_else(corrupt);
         Ok(Self {
             id,
             user,
+            life: row.number("life")?,
             epoch: row.number("epoch")?,
             barrier: row.number("barrier")?,
+            spared: row.maybe_text("spared")?.map(session).transpose()?,
             deleted_below: row.number("deleted_below")?,
             deleted_until: row.maybe_time("deleted_until")?,
             marks: row.texts("marks")?.into_iter().map(Mark::parse).collect::<Result<_>>()?,
+            recent: row
+                .set("recent")?
+                .iter()
+                .map(|text| Recent::parse(text))
+                .collect::<Result<_>>()?,
             rev: row.number("rev")?,
         })
     }
@@ -99,6 +151,7 @@ impl Owner {
         let mut item = item(Key::user(&self.id), "user");
         let mut put = |name: &str, value| _ = item.insert(name.to_owned(), value);
         put("id", text(self.id.as_str()));
+        put("life", number(self.life));
         put("epoch", number(self.epoch));
         put("barrier", number(self.barrier));
         put("deleted_below", number(self.deleted_below));
@@ -106,6 +159,12 @@ impl Owner {
         put("marks", self.marks());
         if let Some(until) = self.deleted_until {
             put("deleted_until", number(until.as_millis()));
+        }
+        if let Some(spared) = &self.spared {
+            put("spared", text(spared.to_string()));
+        }
+        if !self.recent.is_empty() {
+            put("recent", Recent::set(&self.recent));
         }
         let Some(user) = &self.user else { return item };
         put("is_verified", AttributeValue::Bool(user.is_verified));
@@ -128,8 +187,8 @@ impl Owner {
     /// The item, for a user who is new or has changed; `TooLarge` when DynamoDB would not take it with
     /// all the barriers that may follow, or nobody could end the user's sessions any more.
     pub(super) fn checked_item(&self) -> Result<Item> {
-        let limit = MAX_ITEM_BYTES - MARKS_BYTES;
-        let bare = Self { marks: Vec::new(), ..self.clone() };
+        let limit = MAX_ITEM_BYTES - ROOM_TO_GROW;
+        let bare = Self { marks: Vec::new(), recent: Vec::new(), ..self.clone() };
         if size(&bare.item()) > limit {
             return Err(super::error::error(ErrorKind::TooLarge { what: "user", limit }));
         }
@@ -158,10 +217,9 @@ impl Owner {
         })
     }
 
-    /// Nobody has written the item since it was read. A deletion writes over logins that it has not
-    /// seen, so that the `rev` alone may come a second time; no barrier does.
+    /// Nobody has written the item since it was read.
     pub(super) fn unchanged(&self) -> Terms {
-        Terms::unchanged(self.rev).and("#barrier = :barrier").with(":barrier", number(self.barrier))
+        Terms::unchanged(self.rev).and("#life = :life").with(":life", number(self.life))
     }
 
     /// Checks a login that verified the user's credentials in `verified`.
@@ -169,7 +227,8 @@ impl Owner {
         if self.user.is_none() {
             return Err(super::error::error(ErrorKind::UnknownUser));
         }
-        if verified.0 < self.epoch {
+        // A later one was that of a user whose item somebody has taken away by hand.
+        if verified.0 != self.epoch {
             return Err(super::error::error(ErrorKind::StaleCredentials));
         }
         Ok(())
@@ -179,6 +238,7 @@ impl Owner {
     pub(super) fn raise(&mut self, end: Option<Revocation>) {
         self.epoch += 1;
         self.barrier += 1;
+        self.spared = None;
         if let Some(end) = end {
             self.marks.push(Mark { barrier: self.barrier, end });
             let surplus = self.marks.len().saturating_sub(MARKS);
@@ -188,7 +248,8 @@ impl Owner {
 
     /// `stored` with the revocation that a barrier means for it; `None` when its user is gone.
     pub(super) fn judge(&self, mut stored: Stored) -> Option<Judged> {
-        if self.user.is_none() || stored.stamp < self.deleted_below {
+        let is_own = stored.life == self.life && stored.stamp >= self.deleted_below;
+        if self.user.is_none() || !is_own {
             return None;
         }
         let is_behind = stored.stamp < self.barrier && stored.session.revoked.is_none();
@@ -204,24 +265,8 @@ impl Owner {
             stored.session.version += 1;
             stored.ended_by = Some(mark.map_or(self.barrier, |mark| mark.barrier));
         }
-        Some(Judged { stored, is_unwritten: is_behind })
-    }
-}
-
-impl std::fmt::Display for Mark {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}:{}:{}", self.barrier, self.end.at.as_millis(), self.end.reason.as_str())
-    }
-}
-
-impl Mark {
-    fn parse(text: &str) -> Result<Self> {
-        let mut parts = text.split(':');
-        let mut next = || parts.next().ok_or_else(corrupt);
-        let barrier = next()?.parse().map_err(|_| corrupt())?;
-        let at = next()?.parse().map_err(|_| corrupt())?;
-        let reason = Reason::parse(next()?).unwrap_or(Reason::Admin);
-        Ok(Self { barrier, end: Revocation { at: Timestamp::from_millis(at), reason } })
+        let is_doubtful = is_behind && self.spared.as_ref() == Some(stored.id());
+        Some(Judged { stored, is_unwritten: is_behind, is_doubtful })
     }
 }
 
@@ -253,7 +298,7 @@ mod tests {
         user.email = Some(Email::parse("Ada@example.org").unwrap());
         user.password_hash = Some(PasswordHash::new("$argon2id$").unwrap());
         user.last_login_at = Some(Timestamp::from_millis(9));
-        Owner::new(&user, Timestamp::EPOCH)
+        Owner::new(&user, Timestamp::EPOCH, 77)
     }
 
     fn end(at: i64) -> Revocation {
@@ -265,10 +310,27 @@ mod tests {
         let mut owner = owner();
         owner.raise(Some(end(7)));
         owner.deleted_until = Some(Timestamp::from_millis(1));
+        let id = SessionId::from_bytes([3; 16]);
+        (owner.spared, owner.recent) = (Some(id), vec![Recent { at: Timestamp::EPOCH, id }]);
         let again = Owner::read(&owner.item()).unwrap();
         assert_eq!(again.account(), owner.account());
         assert_eq!((again.marks, again.barrier, again.epoch), (owner.marks, 1, 1));
-        assert_eq!(again.deleted_until, owner.deleted_until);
+        assert_eq!((again.deleted_until, again.life), (owner.deleted_until, 77));
+        assert_eq!((again.spared, again.recent), (owner.spared, owner.recent));
+    }
+
+    #[test]
+    fn what_a_reader_reads_is_enough_to_judge_and_names_no_secret() {
+        let mut owner = owner();
+        owner.spared = Some(SessionId::from_bytes([3; 16]));
+        for (fields, has_email) in [(SEEN, false), (SEEN_WITH_EMAIL, true)] {
+            let mut item = owner.item();
+            item.retain(|name, _| fields.contains(&name.as_str()));
+            let seen = Owner::read(&item).unwrap();
+            assert_eq!(seen.projection(true).unwrap().email.is_some(), has_email);
+            assert_eq!(seen.user.unwrap().password_hash, None);
+            assert_eq!((seen.barrier, seen.spared), (owner.barrier, owner.spared));
+        }
     }
 
     #[test]

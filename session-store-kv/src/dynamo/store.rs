@@ -1,6 +1,7 @@
 //! The store: the contract of a primary, one table of one region.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -25,6 +26,7 @@ use super::write::MAX_DATA_BYTES;
 pub struct DynamoStore {
     pub(super) calls: Calls,
     pub(super) config: Arc<DynamoConfig>,
+    pub(super) unreadable: Arc<AtomicU64>,
 }
 
 impl DynamoStore {
@@ -37,7 +39,13 @@ impl DynamoStore {
         config.calls.check(&config.table)?;
         let calls = Calls::new(client, &config.table, &config.calls);
         calls.get(&Key { pk: CACHES.to_owned(), sk: "?".to_owned() }).await?;
-        Ok(Self { calls, config: Arc::new(config.clone()) })
+        Ok(Self { calls, config: Arc::new(config.clone()), unreadable: Arc::default() })
+    }
+
+    /// How many items the latest sweep of this handle passed by because it could not read them: they
+    /// were damaged, or written by another version. Each sweep also logs it.
+    pub fn unreadable(&self) -> u64 {
+        self.unreadable.load(Ordering::Relaxed)
     }
 
     /// The client that the store was made with.

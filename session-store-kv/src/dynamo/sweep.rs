@@ -4,18 +4,20 @@
 //! that comes upon the place of a session that was touched moves it to the deadline of today.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::atomic::Ordering;
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 use session_store_core::{Result, SessionId, SweepBounds, Swept, Timestamp, UserId};
 
 use super::ending::PLACES_BYTES;
-use super::error::{corrupt, uncertain};
+use super::error::{NAME, corrupt, uncertain};
 use super::key::{Key, Queue, SHARDS, queue};
 use super::query::Query;
-use super::row::{Depth, Item, Row, Stored, text};
+use super::row::{Item, Row, text};
 use super::step::{Group, Terms};
 use super::store::DynamoStore;
+use super::stored::Stored;
 
 /// How many places are looked at together.
 const WINDOW: std::ops::RangeInclusive<usize> = 25..=1000;
@@ -50,6 +52,19 @@ impl Place {
         let key = Key { pk: row.text("pk")?.to_owned(), sk: row.text("sk")?.to_owned() };
         Ok(Self { key, id, entry })
     }
+}
+
+/// A place as it was found; `None` where it can't be read.
+#[derive(Debug)]
+struct Found {
+    key: Key,
+    place: Option<Place>,
+}
+
+impl Found {
+    fn read(item: &Item) -> Option<Self> {
+        Some(Self { key: Key::of(item)?, place: Place::read(item).ok() })
+    }
 
     /// Its sort key without the letter of the queue.
     fn moment(&self) -> &str {
@@ -67,6 +82,8 @@ struct Sorted {
     stale: Vec<Key>,
     /// And their entries.
     named: Vec<Named>,
+    /// What can't be read.
+    unreadable: Vec<Key>,
 }
 
 impl DynamoStore {
@@ -80,6 +97,7 @@ impl DynamoStore {
         let jobs = self.finish_jobs(bounds.expired_before).await;
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
         let mut removed = 0;
+        let mut unreadable = Vec::new();
         let mut from = String::new();
         loop {
             let room = limit - removed;
@@ -90,6 +108,7 @@ impl DynamoStore {
                 from = format!("{}!", last.moment());
             }
             let mut sorted = self.sort_out(places, bounds).await?;
+            unreadable.append(&mut sorted.unreadable);
             sorted.stale.extend(self.forgettable(sorted.named).await?);
             self.calls.delete_all(sorted.stale).await?;
             self.calls.transact_groups(&sorted.tidy).await?;
@@ -101,6 +120,7 @@ impl DynamoStore {
             let done = self.calls.transact_groups(&groups).await?;
             removed += done.into_iter().filter(|done| *done).count();
             if more || is_last {
+                self.report(&unreadable);
                 if !more {
                     jobs?;
                 }
@@ -110,7 +130,7 @@ impl DynamoStore {
     }
 
     /// The oldest places within `bounds` from the moment `from` on, at most `window` of them.
-    async fn due(&self, bounds: &SweepBounds, from: &str, window: usize) -> Result<Vec<Place>> {
+    async fn due(&self, bounds: &SweepBounds, from: &str, window: usize) -> Result<Vec<Found>> {
         let queues = [
             (Queue::Expiring, bounds.expired_before),
             (Queue::Ended, bounds.expired_before),
@@ -135,21 +155,38 @@ impl DynamoStore {
             .try_collect::<Vec<_>>()
             .await?;
         let items = pages.iter().flat_map(|page| &page.items);
-        let mut places = items.map(Place::read).collect::<Result<Vec<_>>>()?;
+        let mut places: Vec<_> = items.filter_map(Found::read).collect();
         places.sort_by(|one, other| one.moment().cmp(other.moment()));
         places.truncate(window);
         Ok(places)
     }
 
-    async fn sort_out(&self, places: Vec<Place>, bounds: &SweepBounds) -> Result<Sorted> {
-        let ids: Vec<_> = places.iter().map(|place| place.id).collect();
-        let (stored, unreadable) = self.readable(&ids).await?;
+    /// Says what was passed by.
+    fn report(&self, unreadable: &[Key]) {
+        self.unreadable.store(unreadable.len() as u64, Ordering::Relaxed);
+        if let Some(first) = unreadable.first() {
+            let (count, pk, sk) = (unreadable.len(), &first.pk, &first.sk);
+            tracing::error!(store = NAME, count, pk, sk, "sweep passed by what it can't read");
+        }
+    }
+
+    async fn sort_out(&self, found: Vec<Found>, bounds: &SweepBounds) -> Result<Sorted> {
         let mut sorted = Sorted::default();
+        let mut places = Vec::new();
+        for Found { key, place } in found {
+            match place {
+                Some(place) => places.push(place),
+                None => sorted.unreadable.push(key),
+            }
+        }
+        let ids: Vec<_> = places.iter().map(|place| place.id).collect();
+        let (stored, unreadable) = self.stored_some(&ids).await?;
+        sorted.unreadable.extend(unreadable.keys().map(Key::session));
         let mut dead: HashMap<SessionId, Timestamp> = HashMap::new();
         let mut seen = HashSet::new();
         for place in places {
             let Some(stored) = stored.get(&place.id) else {
-                if !unreadable.contains(&Key::session(&place.id).pk) {
+                if !unreadable.contains_key(&place.id) {
                     sorted.stale.push(place.key);
                     sorted.named.extend(place.entry);
                 }
@@ -171,24 +208,6 @@ impl DynamoStore {
         let dead = dead.into_iter().filter_map(|(id, died)| Some((died, stored.get(&id)?.clone())));
         sorted.dead.extend(dead);
         Ok(sorted)
-    }
-
-    /// The sessions that are there, and the partitions of those that can't be read: one of them must
-    /// not keep all others from being swept.
-    async fn readable(
-        &self,
-        ids: &[SessionId],
-    ) -> Result<(HashMap<SessionId, Stored>, HashSet<String>)> {
-        let items = self.calls.get_all(ids.iter().map(Key::session).collect()).await?;
-        let (mut stored, mut unreadable) = (HashMap::new(), HashSet::new());
-        for item in &items {
-            if let Ok(read) = Stored::read(item, Depth::Head) {
-                stored.insert(*read.id(), read);
-            } else if let Some(AttributeValue::S(pk)) = item.get("pk") {
-                unreadable.insert(pk.clone());
-            }
-        }
-        Ok((stored, unreadable))
     }
 
     /// The entries of sessions that are gone, but for those of a deletion that has yet to name them.

@@ -8,9 +8,10 @@ use session_store_core::{Result, Session, SessionId, State, Touch, Touched};
 use super::error::uncertain;
 use super::key::Key;
 use super::owner::Judged;
-use super::row::{Stored, garbage, number};
+use super::row::{garbage, number};
 use super::step::Terms;
 use super::store::DynamoStore;
+use super::stored::Stored;
 
 /// The touches of one session, each with its place in the answer.
 type Own<'a> = Vec<(usize, &'a Touch)>;

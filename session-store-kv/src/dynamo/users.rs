@@ -1,14 +1,15 @@
 //! Users: one item each, one that claims the address, one in the list of all.
 
+use aws_sdk_dynamodb::types::TransactWriteItem;
 use session_store_core::{
     Account, Cursor, Deleted, Email, Error, ErrorKind, Listing, Page, Result, SessionIds,
     Timestamp, User, UserChange, UserId, UserUpdate,
 };
 
 use super::call::Outcome;
-use super::error::{NAME, error};
+use super::error::{NAME, corrupt, error, uncertain};
 use super::job::Job;
-use super::key::{Key, USERS};
+use super::key::{Key, USERS, parse_moment};
 use super::owner::Owner;
 use super::query::Query;
 use super::row::{Item, Row, item, number, text};
@@ -21,6 +22,7 @@ const MAX_PAGE: u32 = 100;
 impl DynamoStore {
     pub(super) async fn insert_user(&self, user: &User, now: Timestamp) -> Result<()> {
         let mut pauses = self.calls.pauses();
+        let mut left = None;
         loop {
             let old = self.owner(&user.id).await?;
             if old.as_ref().is_some_and(|old| old.user.is_some()) {
@@ -31,7 +33,7 @@ impl DynamoStore {
             }
             let terms = old.as_ref().map_or(Terms::when(NEW), Owner::unchanged);
             let new = match old {
-                None => Owner::new(user, now),
+                None => self.newcomer(user, now).await?,
                 Some(old) => {
                     Owner { user: Some(user.clone()), deleted_until: None, rev: old.rev + 1, ..old }
                 }
@@ -41,14 +43,34 @@ impl DynamoStore {
                 self.calls.put(registered_item(user))?,
             ];
             if let Some(email) = &user.email {
-                steps.push(self.calls.put_if(email_item(email, &user.id), &Terms::when(NEW))?);
+                steps.extend(self.claim(email, &user.id, left.take())?);
             }
-            match self.calls.transact(&steps).await? {
-                Outcome::Done => return Ok(()),
-                Outcome::Refused(which) if !which[0] => return Err(error(ErrorKind::Conflict)),
-                Outcome::Refused(_) => pauses.pause().await?,
+            match (self.calls.transact(&steps).await?, &user.email) {
+                (Outcome::Done, _) => return Ok(()),
+                (Outcome::Refused(which), Some(email)) if !which[0] => {
+                    left = self.claim_in_the_way(email, &user.id).await?;
+                }
+                (Outcome::Refused(_), _) => {}
             }
+            pauses.pause().await?;
         }
+    }
+
+    /// The first item of a user. If something is left of one whose item somebody has taken away by
+    /// hand, nothing that is may count for this one.
+    async fn newcomer(&self, user: &User, now: Timestamp) -> Result<Owner> {
+        let life = getrandom::u64();
+        let life = life.map_err(|cause| error(ErrorKind::Unavailable).caused_by(cause))?;
+        let mut rest = Query::all(Key::user(&user.id).pk);
+        rest.limit = Some(1);
+        let is_entry_left = !self.calls.query(&rest).await?.items.is_empty();
+        let is_claim_left = match &user.email {
+            None => false,
+            Some(email) => self.claimant(email.normalized()).await?.as_ref() == Some(&user.id),
+        };
+        let is_again = is_entry_left || is_claim_left;
+        let make = if is_again { Owner::again } else { Owner::new };
+        Ok(make(user, now, life))
     }
 
     pub(super) async fn find_user(&self, id: &UserId) -> Result<Option<Account>> {
@@ -61,13 +83,65 @@ impl DynamoStore {
         if normalized.is_empty() || key.pk.len() > MAX_KEY_BYTES {
             return Ok(None);
         }
-        let Some(item) = self.calls.get(&key).await? else { return Ok(None) };
-        let id = UserId::new(Row::of(&item)?.text("user")?).map_err(|_| super::error::corrupt())?;
-        let account = self.find_user(&id).await?;
-        // The address may have changed hands between the two reads.
-        Ok(account.filter(|found| {
-            found.user.email.as_ref().is_some_and(|email| email.normalized() == normalized)
-        }))
+        let mut pauses = self.calls.pauses();
+        while let Some(id) = self.claimant(normalized).await? {
+            let account = self.find_user(&id).await?;
+            if account.as_ref().is_some_and(|account| has(&account.user, normalized)) {
+                return Ok(account);
+            }
+            // The address may be changing hands, and somebody has it all the time.
+            let keys = [key.clone(), Key::user(&id)];
+            let [claim, owner] = self.calls.get_both(keys, None).await?;
+            let Some(claim) = claim else { return Ok(None) };
+            if claimed_by(&claim)? == id {
+                let owner = owner.map(|item| Owner::read(&item)).transpose()?;
+                let account = owner.and_then(|owner| owner.account());
+                return Ok(account.filter(|found| has(&found.user, normalized)));
+            }
+            pauses.pause().await?;
+        }
+        Ok(None)
+    }
+
+    /// Who has claimed this address.
+    async fn claimant(&self, normalized: &str) -> Result<Option<UserId>> {
+        let item = self.calls.get(&Key::email(normalized)).await?;
+        item.map(|item| claimed_by(&item)).transpose()
+    }
+
+    /// The steps that claim an address for `id`, from nobody or from a user who is gone.
+    fn claim(
+        &self,
+        email: &Email,
+        id: &UserId,
+        left: Option<(UserId, Terms)>,
+    ) -> Result<Vec<TransactWriteItem>> {
+        let item = email_item(email, id);
+        let Some((owner, unchanged)) = left else {
+            return Ok(vec![self.calls.put_if(item, &owned(id))?]);
+        };
+        let by = Terms::when("#user = :user").with(":user", text(owner.as_str()));
+        Ok(vec![self.calls.put_if(item, &by)?, self.calls.check(Key::user(&owner), &unchanged)?])
+    }
+
+    /// Somebody who has claimed the address and does not have it, since somebody with a console was
+    /// there, and the terms under which that is still so; `Conflict` if the address is taken.
+    async fn claim_in_the_way(
+        &self,
+        email: &Email,
+        id: &UserId,
+    ) -> Result<Option<(UserId, Terms)>> {
+        let Some(owner_id) = self.claimant(email.normalized()).await? else { return Ok(None) };
+        if owner_id == *id {
+            return Ok(None);
+        }
+        let owner = self.owner(&owner_id).await?;
+        let user = owner.as_ref().and_then(|owner| owner.user.as_ref());
+        if user.is_some_and(|user| has(user, email.normalized())) {
+            return Err(error(ErrorKind::Conflict));
+        }
+        let terms = owner.as_ref().map_or(Terms::when(NEW), Owner::unchanged);
+        Ok(Some((owner_id, terms)))
     }
 
     pub(super) async fn update_user(
@@ -77,6 +151,7 @@ impl DynamoStore {
         change: &UserChange,
     ) -> Result<UserUpdate> {
         let mut pauses = self.calls.pauses();
+        let (mut left, mut has_claim) = (None, true);
         loop {
             let Some(mut owner) = self.owner(id).await? else { return Ok(UserUpdate::Missing) };
             let Some(old) = owner.user.take() else { return Ok(UserUpdate::Missing) };
@@ -89,24 +164,31 @@ impl DynamoStore {
             owner.epoch += u64::from(change.changes_credentials());
             owner.user = Some(new.clone());
             let mut steps = vec![self.calls.put_if(owner.checked_item()?, &terms)?];
-            let claim = normalized(&new) != normalized(&old);
-            if let Some(email) = new.email.as_ref().filter(|_| claim) {
-                steps.push(self.calls.put_if(email_item(email, id), &Terms::when(NEW))?);
+            let is_other = normalized(&new) != normalized(&old);
+            let claimed = new.email.as_ref().filter(|_| is_other);
+            if let Some(email) = claimed {
+                steps.extend(self.claim(email, id, left.take())?);
             }
-            if let Some(email) = old.email.as_ref().filter(|_| claim) {
+            let given_up = old.email.as_ref().filter(|_| is_other && has_claim);
+            if let Some(email) = given_up {
                 steps.push(self.calls.delete_if(Key::email(email.normalized()), &owned(id))?);
             }
-            match self.calls.transact(&steps).await? {
-                Outcome::Done => {
-                    let entries = self.entries(id).await.map_err(super::error::uncertain)?;
+            match (self.calls.transact(&steps).await?, claimed) {
+                // Somebody else has the old address by now; a console was at work.
+                (Outcome::Refused(which), _) if given_up.is_some() && which.ends_with(&[true]) => {
+                    has_claim = which[0];
+                }
+                (Outcome::Done, _) => {
+                    let entries = self.entries(&owner).await.map_err(uncertain)?;
                     let sessions: SessionIds = entries.iter().map(|entry| entry.id).collect();
                     return Ok(UserUpdate::Updated { user: Box::new(new), sessions });
                 }
-                Outcome::Refused(which) if !which[0] && which.get(1) == Some(&true) => {
-                    return Err(error(ErrorKind::Conflict));
+                (Outcome::Refused(which), Some(email)) if !which[0] => {
+                    left = self.claim_in_the_way(email, id).await?;
                 }
-                Outcome::Refused(_) => pauses.pause().await?,
+                (Outcome::Refused(_), _) => {}
             }
+            pauses.pause().await?;
         }
     }
 
@@ -116,29 +198,28 @@ impl DynamoStore {
         until: Timestamp,
     ) -> Result<Option<Deleted>> {
         let mut pauses = self.calls.pauses();
+        let mut has_claim = true;
         loop {
             let Some(mut owner) = self.owner(id).await? else { return Ok(None) };
             let Some(user) = owner.user.take() else { return self.resume_deletion(id).await };
-            // Not the `rev`: logins that come one after the other must not hold this up.
-            let terms = Terms::when("#version = :version AND #barrier = :barrier")
-                .with(":version", number(user.version))
-                .with(":barrier", number(owner.barrier));
-            owner.raise(None);
-            owner.rev += 1;
-            owner.marks.clear();
-            owner.deleted_below = owner.barrier;
-            owner.deleted_until = owner.deleted_until.max(Some(until));
+            let terms = taking_away(&mut owner, &user, until);
             let job = Job::remove(id, owner.barrier, until);
             let mut steps = vec![
-                self.calls.put_if(owner.item(), &terms)?,
+                self.calls.update(Key::user(id), &terms)?,
                 self.calls.delete(Key::registered(user.created_at, id))?,
                 self.calls.put(job.item())?,
             ];
-            if let Some(email) = &user.email {
+            let given_up = user.email.as_ref().filter(|_| has_claim);
+            if let Some(email) = given_up {
                 steps.push(self.calls.delete_if(Key::email(email.normalized()), &owned(id))?);
             }
-            if self.calls.transact(&steps).await? == Outcome::Done {
-                return self.finish_removal(&job).await;
+            match self.calls.transact(&steps).await? {
+                Outcome::Done => return self.finish_removal(&job).await,
+                // Somebody else has the address by now; a console was at work.
+                Outcome::Refused(which) if given_up.is_some() && which.ends_with(&[true]) => {
+                    has_claim = which[0];
+                }
+                Outcome::Refused(_) => {}
             }
             pauses.pause().await?;
         }
@@ -157,12 +238,14 @@ impl DynamoStore {
         let mut items = Vec::new();
         while items.len() <= limit {
             let found = self.calls.query(&query).await?;
-            let ids = found.items.iter().map(|item| {
-                UserId::new(Row::of(item)?.text("user")?).map_err(|_| super::error::corrupt())
-            });
-            let ids = ids.collect::<Result<Vec<_>>>()?;
-            let mut owners = self.owners(ids.clone()).await?;
-            items.extend(ids.iter().filter_map(|id| owners.remove(id)?.user));
+            let listed = found.items.iter().map(registered).collect::<Result<Vec<_>>>()?;
+            let ids = listed.iter().map(|(_, id)| id.clone()).collect();
+            let mut owners = self.owners(ids).await?;
+            // Somebody taken away by hand who registered again is listed where they are now.
+            items.extend(listed.into_iter().filter_map(|(at, id)| {
+                let is_there = owners.get(&id)?.user.as_ref()?.created_at == at;
+                is_there.then(|| owners.remove(&id)?.user)?
+            }));
             match found.next {
                 None => break,
                 next => query.start = next,
@@ -203,6 +286,46 @@ fn registered_item(user: &User) -> Item {
     let mut item = item(Key::registered(user.created_at, &user.id), "registered");
     item.insert("user".to_owned(), text(user.id.as_str()));
     item
+}
+
+fn registered(item: &Item) -> Result<(Timestamp, UserId)> {
+    let row = Row::of(item)?;
+    let id = UserId::new(row.text("user")?).map_err(|_| corrupt())?;
+    let (at, _) = parse_moment(row.text("sk")?).ok_or_else(corrupt)?;
+    Ok((at, id))
+}
+
+fn claimed_by(item: &Item) -> Result<UserId> {
+    UserId::new(Row::of(item)?.text("user")?).map_err(|_| corrupt())
+}
+
+fn has(user: &User, address: &str) -> bool {
+    normalized(user) == Some(address)
+}
+
+/// Deletes `user` from `owner`: the change of the item. The rest stays, so that no epoch restarts, and
+/// with it the logins that are noted, seen here or not.
+fn taking_away(owner: &mut Owner, user: &User, until: Timestamp) -> Terms {
+    let change = "SET #epoch = :epoch, #barrier = :new, #deleted_below = :new, #marks = :marks, \
+                  #deleted_until = :until, #rev = #rev + :one REMOVE #is_verified, #role, \
+                  #created_at, #claims, #version, #email, #password_hash, #last_login_at, #spared";
+    // Not the `rev`: logins that come one after the other must not hold this up.
+    let condition = "#version = :version AND #barrier = :barrier AND #life = :life";
+    let terms = Terms::change(change, condition)
+        .with(":version", number(user.version))
+        .with(":barrier", number(owner.barrier))
+        .with(":life", number(owner.life));
+    owner.raise(None);
+    owner.marks.clear();
+    owner.deleted_below = owner.barrier;
+    let until = owner.deleted_until.map_or(until, |standing| standing.max(until));
+    owner.deleted_until = Some(until);
+    terms
+        .with(":epoch", number(owner.epoch))
+        .with(":new", number(owner.barrier))
+        .with(":marks", owner.marks())
+        .with(":until", number(until.as_millis()))
+        .with(":one", number(1))
 }
 
 fn email_item(email: &Email, user: &UserId) -> Item {

@@ -12,10 +12,12 @@ use super::call::Outcome;
 use super::ending::PLACES_BYTES;
 use super::error::{MAX_ITEM_BYTES, NAME, error, uncertain};
 use super::key::{Key, filed_at};
+use super::mark::Recent;
 use super::owner::Owner;
-use super::row::{self, Depth, Item, Stored, number};
+use super::row::{self, Item, number};
 use super::step::{NEW, Terms};
 use super::store::DynamoStore;
+use super::stored::{Depth, Stored};
 
 /// The largest `data` document: what 400 KB leave beside the other fields.
 pub(super) const MAX_DATA_BYTES: usize = 256 * 1024;
@@ -53,10 +55,16 @@ impl DynamoStore {
     ) -> Result<()> {
         let session = &new.session;
         let mut pauses = self.calls.pauses();
+        let mut is_settled = new.limit.is_some();
         loop {
             let owner = self.owner(user).await?.ok_or_else(|| error(ErrorKind::UnknownUser))?;
             owner.check_login(session.credential_epoch)?;
-            let stored = Stored::new(session.clone(), owner.barrier);
+            if !is_settled && self.settle(&owner).await? {
+                is_settled = true;
+                continue;
+            }
+            let (stamp, life) = (owner.barrier, owner.life);
+            let stored = Stored { stamp, life, ..Stored::new(session.clone()) };
             let mut steps = vec![self.calls.put_if(self.whole(&stored)?, &Terms::when(NEW))?];
             for item in stored.place_items() {
                 steps.push(self.calls.put(item)?);
@@ -66,7 +74,7 @@ impl DynamoStore {
             else {
                 continue;
             };
-            steps.push(self.log_in(&owner, new.limit, now)?);
+            steps.push(self.log_in(&owner, session, (new.limit, now))?);
             steps.extend(self.ends(&room)?);
             match self.calls.transact(&steps).await? {
                 Outcome::Done => {
@@ -80,7 +88,7 @@ impl DynamoStore {
     }
 
     async fn insert_guest(&self, session: &Session) -> Result<Inserted> {
-        let stored = Stored::new(session.clone(), 0);
+        let stored = Stored::new(session.clone());
         let mut steps = vec![self.calls.put_if(self.whole(&stored)?, &Terms::when(NEW))?];
         for item in stored.place_items() {
             steps.push(self.calls.put(item)?);
@@ -115,6 +123,7 @@ impl DynamoStore {
         evicted: &mut SessionIds,
     ) -> Result<Update> {
         let mut pauses = self.calls.pauses();
+        let mut is_settled = false;
         loop {
             let Some(seen) = self.look(id, Depth::Whole).await? else {
                 return Ok(Update::Missing);
@@ -131,14 +140,18 @@ impl DynamoStore {
             let mut steps = Vec::new();
             if let Some(promotion) = &change.promotion {
                 let promoted = self.promoted(&old.session, promotion).await?;
-                new.stamp = promoted.barrier;
+                (new.stamp, new.life) = (promoted.barrier, promoted.life);
                 let limit = promotion.limit;
+                if limit.is_none() && !is_settled && self.settle(&promoted).await? {
+                    is_settled = true;
+                    continue;
+                }
                 match self.room(&promoted, (id, now), limit, evicted).await? {
                     None => continue,
                     Some(ended) => room = ended,
                 }
                 steps.push(self.calls.put(new.entry_item(&promotion.user_id))?);
-                steps.push(self.log_in(&promoted, limit, now)?);
+                steps.push(self.log_in(&promoted, &new.session, (limit, now))?);
                 owner = Some(promoted);
             }
             steps.extend(self.rewrite(&old, &new, change.promotion.is_some())?);
@@ -194,6 +207,7 @@ impl DynamoStore {
         evicted: &mut SessionIds,
     ) -> Result<Option<Vec<Stored>>> {
         let Some(limit) = limit else { return Ok(Some(Vec::new())) };
+        // Also those whose logins are under way: from now on nobody looks for them any more.
         let all = self.of(owner).await?.into_iter().map(|judged| judged.stored);
         let mut active: Vec<_> = all
             .filter(|stored| stored.id() != but && stored.session.state(now) == State::Active)
@@ -224,26 +238,31 @@ impl DynamoStore {
         Ok(groups.into_iter().flat_map(|group| group.steps).collect())
     }
 
-    /// The user is as the login saw them; with a limit, nobody else has logged in meanwhile.
+    /// The user is as the login saw them; with a limit, nobody else has logged in meanwhile, and every
+    /// login that was noted has been looked after.
     fn log_in(
         &self,
         owner: &Owner,
-        limit: Option<SessionLimit>,
-        now: Timestamp,
+        session: &Session,
+        (limit, now): (Option<SessionLimit>, Timestamp),
     ) -> Result<TransactWriteItem> {
-        let mut condition =
-            "attribute_exists(#role) AND #epoch = :epoch AND #barrier = :barrier".to_owned();
-        if limit.is_some() {
-            condition.push_str(" AND #rev = :rev");
-        }
-        let mut terms = Terms::change("SET #last_login_at = :now, #rev = #rev + :one", condition)
+        let change = "SET #last_login_at = :now, #rev = #rev + :one";
+        let condition = "attribute_exists(#role) AND #epoch = :epoch AND #barrier = :barrier \
+                         AND #life = :life";
+        let terms = if limit.is_some() {
+            let condition = format!("{condition} AND #rev = :rev");
+            let terms = Terms::change(format!("{change}, #recent = :own"), condition);
+            terms.with(":rev", number(owner.rev))
+        } else {
+            Terms::change(format!("{change} ADD #recent :own"), condition)
+        };
+        let terms = terms
             .with(":now", number(now.as_millis()))
             .with(":one", number(1))
+            .with(":own", Recent::set([&Recent::of(session)]))
             .with(":epoch", number(owner.epoch))
-            .with(":barrier", number(owner.barrier));
-        if limit.is_some() {
-            terms = terms.with(":rev", number(owner.rev));
-        }
+            .with(":barrier", number(owner.barrier))
+            .with(":life", number(owner.life));
         self.calls.update(Key::user(&owner.id), &terms)
     }
 

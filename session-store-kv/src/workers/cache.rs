@@ -11,14 +11,17 @@ use session_store_core::{
     SecondaryPromise, SecondaryStore, SwapTtl, Ttl,
 };
 use worker::Env;
+use worker::js_sys::Reflect;
 use worker::kv::KvStore;
 use worker::send::SendFuture;
+use worker::wasm_bindgen::JsValue;
 
 use super::config::WorkersKvConfig;
 use super::error::{Asked, NAME, check_key, classify, no_binding};
 use super::row::{MAX_RECORD, Row};
 
-/// How many deletions run at once: a Worker may have six connections open.
+/// How many deletions run at once: an invocation may have six connections open. The seventh waits for
+/// one of them, which must not be on the deadline of the first six.
 const BATCH: usize = 6;
 
 /// A KV namespace as a cache of class Eventual.
@@ -46,9 +49,16 @@ pub struct WorkersKvCache {
 impl WorkersKvCache {
     /// The namespace behind the binding that `config` names, with the time of `clock`.
     ///
-    /// A binding that is not there, or an `edge_ttl` that KV would refuse, is `Configuration`.
+    /// A binding that is not there or is something else, or an `edge_ttl` that KV would refuse, is `Configuration`.
     pub fn from_env(env: &Env, config: &WorkersKvConfig, clock: Arc<dyn Clock>) -> Result<Self> {
-        let kv = env.kv(&config.binding).map_err(|error| no_binding(&config.binding, &error))?;
+        let name = config.binding.as_str();
+        let kv = env.kv(name).map_err(|error| no_binding(name, &error))?;
+        // Whatever is bound passes for a namespace, and each call fails as if KV were down.
+        let get = |from: &JsValue, name: &str| Reflect::get(from, &JsValue::from_str(name)).ok();
+        let own = get(env, name).and_then(|bound| get(&bound, "getWithMetadata"));
+        if !own.is_some_and(|own| own.is_function()) {
+            return Err(no_binding(name, &"it is bound to something else"));
+        }
         Self::new(kv, config, clock)
     }
 
@@ -140,8 +150,10 @@ impl SecondaryStore for WorkersKvCache {
             may_roll_back: true,
             min_ttl: Duration::ZERO,
             ttl_granularity: Duration::from_millis(1),
+            overrun: Duration::ZERO,
             max_record_bytes: MAX_RECORD,
-            max_batch: 100,
+            // Removed at once, and so under one deadline.
+            max_batch: BATCH,
         }
     }
 

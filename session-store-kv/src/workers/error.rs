@@ -1,5 +1,7 @@
 //! What Workers KV's errors mean to a caller. There are no codes: the text is all there is.
 
+use std::fmt::Display;
+
 use session_store_core::{Error, ErrorKind};
 use worker::kv::KvError;
 
@@ -38,7 +40,7 @@ pub(crate) fn classify(asked: Asked, source: &KvError) -> Error {
 }
 
 /// The binding called `name` is not there, or is something else.
-pub(crate) fn no_binding(name: &str, source: &worker::Error) -> Error {
+pub(crate) fn no_binding(name: &str, source: &impl Display) -> Error {
     let what = format!(
         "the Worker has no KV binding called {name:?}; add it to kv_namespaces in wrangler.jsonc, \
          or set `binding` to the name it has there"

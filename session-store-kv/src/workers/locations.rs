@@ -28,7 +28,7 @@ const ENTRY: Duration = Duration::from_mins(1);
 const SKEW: Duration = Duration::from_secs(30);
 
 /// The cases: an id, a name, the sentence it proves.
-const CASES: [(&str, &str, &str); 6] = [
+const CASES: [(&str, &str, &str); 7] = [
     (
         "KV-01",
         "a_logout_is_bounded_everywhere",
@@ -53,6 +53,12 @@ const CASES: [(&str, &str, &str); 6] = [
         "Of two overlapping requests neither joins the other's read nor waits for it, even if it \
          is cut off.",
     ),
+    (
+        "KV-07",
+        "a_clock_too_late_believes_nothing",
+        "A location whose clock is late by more than max_skew asks no cache, though all it has ever had \
+         were hits.",
+    ),
 ];
 
 /// The names of all cases.
@@ -70,7 +76,7 @@ pub async fn run_edge(
     let mut report = AdapterReport { name: adapter, role: "layered", cases: Vec::new() };
     for (id, own, title) in CASES {
         if name.is_none_or(|name| name == own) {
-            let verdict = match judged((primary, cache), id, own).await {
+            let verdict = match Box::pin(judged((primary, cache), id, own)).await {
                 Ok(Some(bound)) => Verdict::Weak { capability: "eventual".to_owned(), bound },
                 Ok(None) => Verdict::Pass,
                 Err(violation) => Verdict::Fail { detail: violation.to_string() },
@@ -97,7 +103,8 @@ async fn judged(
             "immediate_is_refused" => immediate_is_refused(&world).map(|()| None),
             "a_short_session_is_exact" => a_short_session_is_exact(&world).await.map(|()| None),
             "a_remembered_absence_hides_no_login" => absence(&world).await.map(|()| None),
-            _ => requests_share_nothing(&world).await.map(|()| None),
+            "requests_share_nothing" => requests_share_nothing(&world).await.map(|()| None),
+            _ => a_clock_too_late_believes_nothing(&world).await.map(|()| None),
         }
     };
     let patience = primary.patience();
@@ -160,9 +167,14 @@ impl Location {
         Ok(Self { app, clock, runtime, db, cache, edge, primary })
     }
 
-    /// Another request in the same location: nothing is shared but edge, clock and stores.
-    fn request(&self) -> Result<Self> {
-        Self::at(Arc::clone(&self.primary), Arc::clone(&self.edge), Arc::clone(&self.clock))
+    /// Another request in the same location: nothing is shared but edge, clock and stores. The first
+    /// request of an isolate registers the cache; this is a later one.
+    async fn request(&self) -> Result<Self> {
+        let (primary, edge) = (Arc::clone(&self.primary), Arc::clone(&self.edge));
+        let request = Self::at(primary, edge, Arc::clone(&self.clock))?;
+        request.app.store().register().await?;
+        request.db.reset();
+        Ok(request)
     }
 
     /// Runs `work` and what it leaves behind, as `waitUntil` does.
@@ -177,7 +189,7 @@ impl Location {
 
     async fn accepts(&self, token: &Token) -> Result<bool> {
         // Every request has stores of its own.
-        let request = self.request()?;
+        let request = self.request().await?;
         Ok(request.run(request.app.authenticate(token)).await.live().is_some())
     }
 
@@ -209,7 +221,7 @@ async fn bounded(world: &World, is_lost: bool) -> std::result::Result<Duration, 
     for location in [&near, &far] {
         ensure(location.accepts(&token).await?, "a new session is not accepted")?;
     }
-    let request = near.request()?;
+    let request = near.request().await?;
     if is_lost {
         request.cache.fail(Op::Remove);
     }
@@ -272,15 +284,31 @@ async fn absence(world: &World) -> Outcome {
     let token = near.log_in(None).await?;
     // Its edge learns that nothing is there, and says so for a minute, whatever is put meanwhile.
     ensure(far.accepts(&token).await?, "a new session is not accepted")?;
-    let request = far.request()?;
+    let request = far.request().await?;
     ensure(request.run(request.app.authenticate(&token)).await.live().is_some(), "not accepted")?;
     ensure(request.db.count(Op::Find) == 1, "the edge does not remember that nothing was there")
+}
+
+async fn a_clock_too_late_believes_nothing(world: &World) -> Outcome {
+    let near = world.location(Duration::ZERO)?;
+    let token = near.log_in(None).await?;
+    near.clock.advance(ENTRY / 2);
+    ensure(near.accepts(&token).await?, "a new session is not accepted")?;
+    for (late, is_believed) in [(SKEW, true), (SKEW + Duration::from_millis(1), false)] {
+        let far = world.location(late)?;
+        far.clock.advance(ENTRY);
+        far.db.set_server_time(near.clock.now().plus(ENTRY / 2));
+        ensure(far.run(far.app.authenticate(&token)).await.live().is_some(), "not accepted")?;
+        ensure((far.cache.total() > 0) == is_believed, "the clock was not compared at first")?;
+    }
+    Ok(())
 }
 
 async fn requests_share_nothing(world: &World) -> Outcome {
     let place = world.location(Duration::ZERO)?;
     let token = place.log_in(None).await?;
-    let (early, late, last) = (place.request()?, place.request()?, place.request()?);
+    let (early, late) = (place.request().await?, place.request().await?);
+    let last = place.request().await?;
     let mut held = early.db.hold(Op::Find, Point::After);
     {
         let first = early.run(early.app.authenticate(&token));

@@ -3,8 +3,9 @@
 //! A Worker may do no I/O on behalf of another request, so everything is made per request: the
 //! [`host`](worker_host), the cache and the layered store over them. They are cheap, and no read is
 //! shared by two requests. What a process would remember between requests is not: an isolate that has
-//! registered its cache once says so with `registered_before`, and a hit is one read of KV. A near cache
-//! is of no use here.
+//! registered its cache once, and compared its clock with the database's then, says so with
+//! `registered_before`, and a hit is one read of KV. A near cache is of no use here. Bulkheads, the
+//! breaker and the limit on confirmations see one request only; Cloudflare's rate limits see the location.
 //!
 //! ```no_run
 //! use session_store_core::{Layered, LayeredConfig, PrimaryStore, Ttl};

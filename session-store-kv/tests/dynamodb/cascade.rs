@@ -2,6 +2,7 @@
 
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::future::{Either, select};
@@ -266,4 +267,72 @@ async fn a_sweep_that_misses_a_session_leaves_its_name_to_the_deletion_that_remo
     let done = PrimaryStore::delete_user(&sweeper, &ada(), until).await.unwrap();
     assert_eq!(done.map(|done| done.sessions), Some(vec![id(1)]));
     assert_eq!((lab.count("entry").await, lab.count("deadline").await), (0, 0));
+}
+
+#[tokio::test]
+async fn a_revoke_all_after_a_crashed_deletion_names_what_a_cache_may_hold() {
+    let lab = Lab::new("allofgone").await;
+    lab.log_in(200).await;
+    crash(&lab, ("BatchWriteItem", 3), PrimaryStore::delete_user(&lab.store, &ada(), later(600)))
+        .await;
+    assert!(lab.count("session").await > 0, "the crash came too late");
+    let other = lab.node().await;
+    let all = Selection::AllOf(ada());
+    for _ in 0..2 {
+        let done = PrimaryStore::revoke(&other, &all, Reason::Admin, NOW).await.unwrap();
+        let mut earlier = done.earlier;
+        earlier.sort_unstable();
+        assert_eq!((done.revoked, earlier), (vec![], (1..=200).map(id).collect::<Vec<_>>()));
+    }
+    assert_eq!((lab.count("session").await, lab.count("deadline").await), (0, 0));
+    // The names are left to whoever repeats the deletion.
+    let done = PrimaryStore::delete_user(&other, &ada(), later(600)).await.unwrap();
+    assert_eq!(done.map(|done| done.sessions.len()), Some(200));
+    let done = PrimaryStore::revoke(&other, &all, Reason::Admin, NOW).await.unwrap();
+    assert_eq!(done, RevokedSessions::default());
+}
+
+#[tokio::test]
+async fn a_revoke_all_of_a_user_who_came_back_names_the_sessions_of_before() {
+    let lab = Lab::new("allofback").await;
+    lab.log_in(100).await;
+    crash(&lab, ("BatchWriteItem", 3), PrimaryStore::delete_user(&lab.store, &ada(), later(1)))
+        .await;
+    PrimaryStore::insert_user(&lab.store, &User::new(ada(), later(2)), later(2)).await.unwrap();
+    let all = Selection::AllOf(ada());
+    let done = PrimaryStore::revoke(&lab.store, &all, Reason::Admin, later(2)).await.unwrap();
+    assert_eq!((done.revoked.len(), done.earlier.len()), (0, 100));
+    for kind in ["session", "entry", "deadline", "job"] {
+        assert_eq!(lab.count(kind).await, 0, "{kind}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn no_session_is_found_once_its_user_is_deleted() {
+    let lab = Lab::new("oncedeleted").await;
+    lab.log_in(300).await;
+    let is_deleted = Arc::new(AtomicBool::new(false));
+    let mut work = Vec::new();
+    for lane in 1..=8 {
+        let (store, is_deleted) = (lab.node().await, Arc::clone(&is_deleted));
+        work.push(tokio::spawn(async move {
+            let mut late = 0;
+            while late < 20 {
+                for number in (lane..=300).step_by(40) {
+                    let was_deleted = is_deleted.load(Ordering::SeqCst);
+                    let found = PrimaryStore::find(&store, &id(number)).await.unwrap().snapshot;
+                    if was_deleted {
+                        assert_eq!(found, None, "{number}");
+                        late += 1;
+                    }
+                }
+            }
+        }));
+    }
+    let done = PrimaryStore::delete_user(&lab.store, &ada(), later(600)).await.unwrap();
+    is_deleted.store(true, Ordering::SeqCst);
+    assert_eq!(done.map(|done| done.sessions.len()), Some(300));
+    for one in work {
+        one.await.unwrap();
+    }
 }

@@ -4,18 +4,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aws_sdk_dynamodb::Client;
-use aws_sdk_dynamodb::types::AttributeValue;
+use aws_sdk_dynamodb::types::{AttributeValue, PutRequest, WriteRequest};
 use session_store_core::conformance::TestClock;
 use session_store_core::{
-    CredentialEpoch, Error, ErrorKind, Json, Metadata, NewSession, PrimaryStore, SecretHash,
-    Session, SessionId, SweepBounds, Timestamp, Ttl, User, UserId,
+    BoxFuture, CredentialEpoch, Error, ErrorKind, Host, Json, Metadata, NewSession, PrimaryStore,
+    Runtime, SecretHash, Session, SessionId, SweepBounds, Timestamp, Ttl, User, UserId,
 };
 use session_store_kv::dynamo::{
     CallConfig, DynamoCache, DynamoCacheConfig, DynamoConfig, DynamoHarness, DynamoStore,
     create_table,
 };
+use tokio::sync::Semaphore;
 
-use crate::wire::Wire;
+use crate::wire::{Mischief, Wire};
+
+/// An item as the SDK has it.
+pub(crate) type Item = std::collections::HashMap<String, AttributeValue>;
 
 pub(crate) const NOW: Timestamp = Timestamp::from_millis(1_800_000_000_000);
 
@@ -185,6 +189,101 @@ impl Lab {
         put.set_item(Some(place)).send().await.unwrap();
     }
 
+    /// An item as it is stored.
+    pub(crate) async fn item(&self, pk: &str, sk: &str) -> Option<Item> {
+        let get = self.server.client().get_item().table_name(&self.config.table);
+        let get = get.key("pk", text(pk)).key("sk", text(sk)).consistent_read(true);
+        get.send().await.unwrap().item
+    }
+
+    /// Stores an item as it is.
+    pub(crate) async fn put(&self, item: Item) {
+        let put = self.server.client().put_item().table_name(&self.config.table);
+        put.set_item(Some(item)).send().await.unwrap();
+    }
+
+    /// Sets an attribute, or takes it away.
+    pub(crate) async fn set(&self, pk: &str, name: &str, value: Option<AttributeValue>) {
+        let mut item = self.item(pk, "0").await.unwrap();
+        match value {
+            Some(value) => _ = item.insert(name.to_owned(), value),
+            None => _ = item.remove(name),
+        }
+        self.put(item).await;
+    }
+
+    /// Takes a session of ada and its entry away, as if its login were not visible yet; what is to be
+    /// put back.
+    pub(crate) async fn hide(&self, number: u32) -> [Item; 2] {
+        let session = format!("S#{}", id(number));
+        let entry = format!("s#{:016x}#{}", NOW.as_millis(), id(number));
+        let mut hidden = Vec::new();
+        for (pk, sk) in [(session.as_str(), "0"), ("U#ada", entry.as_str())] {
+            hidden.push(self.item(pk, sk).await.unwrap());
+            let delete = self.server.client().delete_item().table_name(&self.config.table);
+            delete.key("pk", text(pk)).key("sk", text(sk)).send().await.unwrap();
+        }
+        hidden.try_into().unwrap()
+    }
+
+    /// Lets `work` meet a transaction that is under way: two reads of it conflict, and the third waits
+    /// until `rest` has made it visible, which happens after a while also to whoever does not ask.
+    pub(crate) async fn meeting<T>(
+        &self,
+        work: impl Future<Output = T>,
+        rest: impl Future<Output = ()>,
+    ) -> T {
+        self.wire.reset();
+        let gate = Arc::new(Semaphore::new(0));
+        self.wire.plan("TransactGetItems", &Mischief::Conflict, 2);
+        self.wire.plan("TransactGetItems", &Mischief::Wait(Arc::clone(&gate)), 1);
+        let rest = async {
+            for _ in 0..2_000 {
+                if self.wire.calls("TransactGetItems").len() >= 2 {
+                    break;
+                }
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            rest.await;
+            gate.add_permits(1);
+        };
+        let done = futures_util::future::join(work, rest).await.0;
+        assert!(self.wire.is_at_peace(), "nobody asked for both together");
+        done
+    }
+
+    /// Stores copies of ada's session 1, named `first` to `last` and created a second later each, that
+    /// expire at `expires_at`.
+    pub(crate) async fn copy(&self, (first, last): (u32, u32), expires_at: Timestamp) {
+        let client = self.server.client();
+        let session = self.item(&format!("S#{}", id(1)), "0").await.unwrap();
+        let entry = format!("s#{:016x}#{}", NOW.as_millis(), id(1));
+        let entry = self.item("U#ada", &entry).await.unwrap();
+        let number = |at: Timestamp| AttributeValue::N(at.as_millis().to_string());
+        let copies = (first..=last).flat_map(|copy| {
+            let (name, at) = (id(copy).to_string(), later(copy.into()));
+            let (mut session, mut entry) = (session.clone(), entry.clone());
+            session.insert("pk".to_owned(), text(&format!("S#{name}")));
+            session.insert("created_at".to_owned(), number(at));
+            session.insert("expires_at".to_owned(), number(expires_at));
+            entry.insert("sk".to_owned(), text(&format!("s#{:016x}#{name}", at.as_millis())));
+            for item in [&mut session, &mut entry] {
+                item.insert("id".to_owned(), text(&name));
+            }
+            [session, entry]
+        });
+        let copies: Vec<_> = copies
+            .map(|item| PutRequest::builder().set_item(Some(item)).build().unwrap())
+            .map(|put| WriteRequest::builder().put_request(put).build())
+            .collect();
+        for chunk in copies.chunks(25) {
+            let write = client.batch_write_item();
+            let write = write.request_items(&self.config.table, chunk.to_vec());
+            let left = write.send().await.unwrap().unprocessed_items;
+            assert!(left.is_none_or(|left| left.is_empty()));
+        }
+    }
+
     /// Adds one to an attribute.
     pub(crate) async fn add_one(&self, pk: &str, name: &str) {
         let update = self.server.client().update_item().table_name(&self.config.table);
@@ -212,8 +311,27 @@ impl Lab {
     }
 }
 
-fn text(text: &str) -> AttributeValue {
+pub(crate) fn text(text: &str) -> AttributeValue {
     AttributeValue::S(text.to_owned())
+}
+
+/// Tokio, as the host of an application has it.
+#[derive(Debug)]
+struct OnTokio;
+
+impl Runtime for OnTokio {
+    fn spawn(&self, task: BoxFuture<'static, ()>) {
+        drop(tokio::spawn(task));
+    }
+
+    fn sleep(&self, length: Duration) -> BoxFuture<'static, ()> {
+        Box::pin(tokio::time::sleep(length))
+    }
+}
+
+/// A host whose time is that of `clock`.
+pub(crate) fn host(clock: Arc<TestClock>) -> Host {
+    Host::new(clock, Arc::new(OnTokio))
 }
 
 /// A client on `wire`.
@@ -223,11 +341,24 @@ pub(crate) fn client(server: &DynamoHarness, wire: &Wire) -> Client {
 
 /// A cache in a table of its own, on a wire.
 pub(crate) async fn cache(namespace: &str) -> (DynamoCache, Wire, Arc<TestClock>) {
+    cache_with(namespace, |_| ()).await
+}
+
+/// The same, which does not wait for a server that has too much to do.
+pub(crate) async fn impatient_cache(namespace: &str) -> (DynamoCache, Wire, Arc<TestClock>) {
+    cache_with(namespace, |calls| calls.patience = Duration::from_millis(200)).await
+}
+
+async fn cache_with(
+    namespace: &str,
+    set: impl FnOnce(&mut CallConfig),
+) -> (DynamoCache, Wire, Arc<TestClock>) {
     let server = DynamoHarness::from_env().unwrap();
     let wire = Wire::default();
     let mut config = DynamoCacheConfig::new(server.table(namespace));
     config.garbage_after = Duration::from_hours(24 * 365 * 50);
     config.calls.timeout = Duration::from_mins(1);
+    set(&mut config.calls);
     let client = client(&server, &wire);
     create_table(&client, &config.table).await.unwrap();
     let clock = TestClock::at(NOW);

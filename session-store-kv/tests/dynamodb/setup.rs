@@ -1,6 +1,5 @@
 //! Tables, rights and credentials: what an operator gets wrong.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use aws_sdk_dynamodb::Client;
@@ -8,17 +7,14 @@ use aws_sdk_dynamodb::config::{BehaviorVersion, Config, Region};
 use aws_sdk_dynamodb::types::{
     AttributeDefinition, BillingMode, KeySchemaElement, KeyType, ScalarAttributeType,
 };
-use session_store_core::{
-    CacheKey, CacheName, CacheRegistration, CacheScope, ErrorKind, Page, PrimaryStore, Reason,
-    Record, Reservation, SecondaryStore, Selection, SessionChange, SwapTtl, Touch, Ttl, User,
-    UserChange, UserId, Which,
-};
+use session_store_core::conformance::TestClock;
+use session_store_core::{CacheKey, ErrorKind, PrimaryStore, SecondaryStore, Ttl, User, UserId};
 use session_store_kv::dynamo::{
-    Access, DynamoConfig, DynamoHarness, DynamoStore, create_table, minimal_policy,
+    DynamoCache, DynamoCacheConfig, DynamoConfig, DynamoHarness, DynamoStore, create_table,
     table_definition,
 };
 
-use crate::lab::{Lab, NOW, ada, bounds, cache, client, guest, id, later, new, session};
+use crate::lab::{Lab, NOW, cache, client, id, new, session};
 use crate::wire::{Mischief, Wire};
 
 /// A table with these keys.
@@ -64,6 +60,40 @@ async fn a_table_with_other_keys_is_refused() {
         assert!(mismatch(&error).contains("pk"), "{error}");
         let error = create_table(&server.client(), &name).await.unwrap_err();
         assert!(mismatch(&error).contains("pk (hash) and sk (range)"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_cache_tells_the_same_of_its_table() {
+    let server = DynamoHarness::from_env().unwrap();
+    let missing = DynamoCacheConfig::new(server.table("missingcache"));
+    let clock = TestClock::at(NOW);
+    let error = DynamoCache::connect(server.client(), &missing, clock.clone()).await.unwrap_err();
+    assert!(mismatch(&error).contains("create_table"), "{error}");
+    assert_eq!(error.backend(), "dynamodb-cache");
+    let name = server.table("cachekeys");
+    table(&server, &name, &[("id", ScalarAttributeType::S)]).await;
+    let wrong = DynamoCacheConfig::new(&name);
+    let error = DynamoCache::connect(server.client(), &wrong, clock.clone()).await.unwrap_err();
+    assert!(mismatch(&error).contains("pk"), "{error}");
+    let mut short = DynamoCacheConfig::new(&name);
+    short.garbage_after = short.max_skew;
+    let error = DynamoCache::connect(server.client(), &short, clock).await.unwrap_err();
+    assert!(matches!(error.kind(), ErrorKind::Configuration { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn credentials_of_a_cache_that_have_expired_are_no_outage() {
+    let (cache, wire, _clock) = cache("cachecredentials").await;
+    let key = CacheKey::new("key").unwrap();
+    for action in ["GetItem", "PutItem"] {
+        wire.plan(action, &Mischief::Refuse("ExpiredTokenException"), 1);
+        let error = match action {
+            "GetItem" => cache.get(&key).await.map(drop).unwrap_err(),
+            _ => cache.reserve(&key, Ttl::MIN).await.map(drop).unwrap_err(),
+        };
+        let ErrorKind::Configuration { what } = error.kind() else { panic!("{error}") };
+        assert!(what.contains("expired") && error.backend() == "dynamodb-cache", "{error}");
     }
 }
 
@@ -144,94 +174,6 @@ async fn numbers_that_can_not_work_are_refused_before_any_call() {
     config.calls.timeout = Duration::ZERO;
     let error = DynamoStore::connect(server.client(), &config).await.unwrap_err();
     assert!(matches!(error.kind(), ErrorKind::Configuration { .. }), "{error}");
-}
-
-/// The IAM actions that these calls need.
-fn needed(wire: &Wire) -> BTreeSet<String> {
-    let mut needed = BTreeSet::new();
-    for call in wire.all() {
-        if !call.action.starts_with("Transact") {
-            needed.insert(call.action);
-            continue;
-        }
-        for step in call.body["TransactItems"].as_array().unwrap() {
-            let (kind, _) = step.as_object().unwrap().iter().next().unwrap();
-            let is_check = kind == "ConditionCheck";
-            needed.insert(if is_check {
-                "ConditionCheckItem".into()
-            } else {
-                format!("{kind}Item")
-            });
-        }
-    }
-    needed
-}
-
-fn allowed(access: Access) -> BTreeSet<String> {
-    let arn = "arn:aws:dynamodb:us-east-1:000000000000:table/sessions";
-    let policy = minimal_policy(arn, access).unwrap();
-    let policy: serde_json::Value = serde_json::from_str(&policy).unwrap();
-    let actions = policy["Statement"][0]["Action"].as_array().unwrap().iter();
-    actions.map(|action| action.as_str().unwrap().replace("dynamodb:", "")).collect()
-}
-
-#[tokio::test]
-async fn the_policy_of_a_store_is_what_it_needs_and_no_more() {
-    let lab = Lab::new("policy").await;
-    let store: &dyn PrimaryStore = &lab.store;
-    lab.log_in(3).await;
-    store.insert(&new(guest(9)), NOW).await.unwrap();
-    let touch = |expires| Touch { id: id(1), seen_at: later(1), expires_at: later(expires) };
-    store.touch(&[touch(7200)]).await.unwrap();
-    // A place that its session left, as a crash of an older version may leave one.
-    let filed = lab.filed().await;
-    store.sweep(&bounds(3600, 0), 0).await.unwrap();
-    assert_ne!(lab.filed().await, filed);
-    lab.leave_place(1, 5).await;
-    let left = lab.filed().await.len();
-    store.sweep(&bounds(3600, 0), 9).await.unwrap();
-    assert_eq!(lab.filed().await.len(), left - 4);
-    store.update(&id(1), 1, &SessionChange::default(), NOW).await.unwrap();
-    let scope = CacheScope::Shared;
-    let (name, ttl) = (CacheName::main(), Ttl::new(Duration::from_mins(5)).unwrap());
-    store.register(&CacheRegistration { name: name.clone(), scope, ttl }).await.unwrap();
-    store.unregister(&name).await.unwrap();
-    store.list(&ada(), Which::All, &Page::first(1)).await.unwrap();
-    store.list_users(&Page::first(1)).await.unwrap();
-    store.count_users().await.unwrap();
-    store.find_user_by_email("ada@example.org").await.unwrap();
-    store.update_user(&ada(), 1, &UserChange::default()).await.unwrap();
-    store.census(NOW, None).await.unwrap();
-    store.revoke(&Selection::AllOf(ada()), Reason::Admin, NOW).await.unwrap();
-    store.delete_user(&ada(), NOW).await.unwrap();
-    assert_eq!(needed(&lab.wire), allowed(Access::Store));
-}
-
-#[tokio::test]
-async fn the_other_policies_are_what_they_say() {
-    let lab = Lab::new("others").await;
-    lab.log_in(1).await;
-    let reader = DynamoStore::connect(client(&lab.server, &lab.wire), &lab.config).await.unwrap();
-    PrimaryStore::find(&reader, &id(1)).await.unwrap();
-    PrimaryStore::caches(&reader).await.unwrap();
-    assert_eq!(needed(&lab.wire), allowed(Access::Verifier));
-
-    let (cache, wire, _clock) = cache("othercache").await;
-    let key = CacheKey::new("key").unwrap();
-    let ttl = Ttl::new(Duration::from_secs(3)).unwrap();
-    for new in [Some(Record::new(*b"V")), None] {
-        let Reservation::Granted(lease) = cache.reserve(&key, ttl).await.unwrap() else {
-            panic!("not granted");
-        };
-        assert!(cache.swap(&key, &lease, new.as_ref(), SwapTtl::Set(ttl)).await.unwrap());
-        cache.get(&key).await.unwrap();
-        cache.remove(std::slice::from_ref(&key)).await.unwrap();
-    }
-    assert_eq!(needed(&wire), allowed(Access::Cache));
-
-    let wire = Wire::default();
-    create_table(&client(&lab.server, &wire), &lab.server.table("othertable")).await.unwrap();
-    assert_eq!(needed(&wire), allowed(Access::Setup));
 }
 
 #[tokio::test]

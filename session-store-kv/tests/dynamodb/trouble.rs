@@ -12,7 +12,7 @@ use session_store_core::{
 
 use session_store_kv::dynamo::CallConfig;
 
-use crate::lab::{Lab, NOW, ada, cache, guest, id, later, new, refused, session};
+use crate::lab::{Lab, NOW, ada, cache, guest, id, impatient_cache, later, new, refused, session};
 use crate::wire::Mischief;
 
 const THROTTLED: Mischief = Mischief::Refuse("ProvisionedThroughputExceededException");
@@ -219,6 +219,80 @@ async fn a_reservation_is_sent_once_and_never_again() {
     let leases: Vec<_> = sent.iter().map(|call| call.body["Item"]["record"].to_string()).collect();
     assert_eq!(leases.len(), 2);
     assert_ne!(leases[0], leases[1]);
+}
+
+#[tokio::test]
+async fn no_write_is_repeated_behind_our_back() {
+    let lab = Lab::new("ourrepeats").await;
+    lab.log_in(30).await;
+    let mischiefs = [Mischief::Refuse("InternalServerError"), Mischief::LoseReply, THROTTLED];
+    for action in ["UpdateItem", "TransactWriteItems", "BatchWriteItem"] {
+        for mischief in &mischiefs {
+            lab.wire.plan(action, mischief, 1);
+        }
+    }
+    let touch = Touch { id: id(1), seen_at: later(1), expires_at: later(3700) };
+    let touched = PrimaryStore::touch(&lab.store, &[touch]).await.unwrap();
+    assert_eq!(touched, [Touched::Active { expires_at: later(3700) }]);
+    // The last one finds out what became of the one that was applied and not answered for.
+    assert_eq!(lab.wire.calls("UpdateItem").len(), 4);
+    let done = PrimaryStore::delete_user(&lab.store, &ada(), later(600)).await.unwrap();
+    assert_eq!(done.map(|done| done.sessions.len()), Some(30));
+    assert!(lab.wire.is_at_peace());
+    for call in lab.wire.all() {
+        let is_write = !["GetItem", "Query", "BatchGetItem"].contains(&call.action.as_str());
+        assert!(!is_write || call.repetition == 0, "{} was repeated", call.action);
+    }
+}
+
+#[tokio::test]
+async fn as_many_attempts_are_made_as_are_configured() {
+    let lab = Lab::with("attempts", |calls| calls.attempts = 4).await;
+    lab.log_in(1).await;
+    let touch = [Touch { id: id(1), seen_at: later(1), expires_at: later(3700) }];
+    for mischief in [Mischief::Refuse("InternalServerError"), Mischief::LoseReply] {
+        lab.wire.reset();
+        lab.wire.plan("BatchWriteItem", &mischief, 4);
+        let name = session_store_core::CacheName::main();
+        let kind = refused(PrimaryStore::unregister(&lab.store, &name).await);
+        assert_eq!((kind, lab.wire.calls("BatchWriteItem").len()), (ErrorKind::Timeout, 4));
+    }
+    lab.wire.plan("UpdateItem", &Mischief::Refuse("InternalServerError"), 4);
+    let kind = refused(PrimaryStore::touch(&lab.store, &touch).await);
+    assert_eq!((kind, lab.wire.calls("UpdateItem").len()), (ErrorKind::Timeout, 4));
+    assert!(lab.wire.is_at_peace());
+}
+
+#[tokio::test]
+async fn a_touch_or_a_removal_whose_answer_was_lost_is_not_told_as_nothing_done() {
+    let patience = |calls: &mut CallConfig| calls.patience = Duration::from_millis(200);
+    let lab = Lab::with("lostupdate", patience).await;
+    lab.log_in(1).await;
+    let touch = [Touch { id: id(1), seen_at: later(1), expires_at: later(3700) }];
+    lab.wire.plan("UpdateItem", &Mischief::LoseReply, 1);
+    lab.wire.plan("UpdateItem", &THROTTLED, 10_000);
+    let kind = refused(PrimaryStore::touch(&lab.store, &touch).await);
+    assert_eq!(kind, ErrorKind::Timeout);
+    lab.wire.plan("BatchWriteItem", &Mischief::LoseReply, 1);
+    lab.wire.plan("BatchWriteItem", &THROTTLED, 10_000);
+    let name = session_store_core::CacheName::main();
+    let kind = refused(PrimaryStore::unregister(&lab.store, &name).await);
+    assert_eq!(kind, ErrorKind::Timeout);
+    // Without a lost answer it is known.
+    let kind = refused(PrimaryStore::unregister(&lab.store, &name).await);
+    assert_eq!(kind, ErrorKind::Unavailable);
+}
+
+#[tokio::test]
+async fn a_batch_that_is_done_in_part_is_not_told_as_nothing_done() {
+    let (cache, wire, _clock) = impatient_cache("partly").await;
+    let keys = ["one", "two"].map(|name| CacheKey::new(name).unwrap());
+    wire.plan("BatchWriteItem", &Mischief::Half, 1);
+    wire.plan("BatchWriteItem", &THROTTLED, 10_000);
+    let failed = cache.remove(&keys).await.unwrap_err();
+    assert_eq!(failed.kind(), &ErrorKind::Timeout);
+    let failed = cache.remove(&keys).await.unwrap_err();
+    assert_eq!(failed.kind(), &ErrorKind::Unavailable);
 }
 
 #[tokio::test]

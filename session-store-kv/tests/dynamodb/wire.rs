@@ -41,6 +41,8 @@ pub(crate) enum Mischief {
 pub(crate) struct Call {
     pub(crate) action: String,
     pub(crate) body: Value,
+    /// How often the SDK has sent it before, as it tells the server.
+    pub(crate) repetition: u32,
 }
 
 #[derive(Debug, Default)]
@@ -91,7 +93,11 @@ impl Wire {
         let target = request.headers().get("x-amz-target").unwrap_or_default();
         let action = target.rsplit('.').next().unwrap_or_default().to_owned();
         let body = serde_json::from_slice(request.body().bytes().unwrap()).unwrap();
-        let call = Call { action, body };
+        // `attempt=2; max=3`
+        let attempt = request.headers().get("amz-sdk-request").unwrap_or_default();
+        let attempt = attempt.split(';').find_map(|part| part.trim().strip_prefix("attempt="));
+        let repetition = attempt.map_or(0, |attempt| attempt.parse::<u32>().unwrap() - 1);
+        let call = Call { action, body, repetition };
         check(&call);
         let mut state = self.0.lock();
         state.calls.push(call.clone());
@@ -101,11 +107,16 @@ impl Wire {
     }
 }
 
-/// What no emulator minds: a read that is not consistent, an item that is named twice in a batch or a
+/// What no emulator minds: a call that no role may make, a write that the SDK repeats, a read that is not consistent, an item that is named twice in a batch or a
 /// transaction, and names or values that no expression mentions.
 fn check(call: &Call) {
     let body = &call.body;
+    assert!(crate::rights::is_allowed_to_somebody(call), "no policy allows {}", call.action);
+    // The SDK forgets that an answer was lost; who asks must not.
+    let may_repeat = matches!(call.action.as_str(), "BatchGetItem" | "TransactGetItems")
+        || call.action.starts_with("Describe");
     let is_read = matches!(call.action.as_str(), "GetItem" | "Query" | "Scan");
+    assert!(is_read || may_repeat || call.repetition == 0, "the SDK repeats {}", call.action);
     assert!(!is_read || body["ConsistentRead"] == true, "a read that may be behind: {body}");
     let mut keys = Vec::new();
     let mut note = |table: &Value, item: &Value| {
@@ -133,11 +144,16 @@ fn check(call: &Call) {
 }
 
 fn check_expressions(call: &Value) {
-    let texts: String = ["ConditionExpression", "UpdateExpression", "KeyConditionExpression"]
-        .iter()
-        .filter_map(|name| call[*name].as_str())
-        .flat_map(|text| [text, " "])
-        .collect();
+    let texts: String = [
+        "ConditionExpression",
+        "UpdateExpression",
+        "KeyConditionExpression",
+        "ProjectionExpression",
+    ]
+    .iter()
+    .filter_map(|name| call[*name].as_str())
+    .flat_map(|text| [text, " "])
+    .collect();
     let words: Vec<_> = texts.split(|c: char| !c.is_alphanumeric() && !"#:_".contains(c)).collect();
     for given in ["ExpressionAttributeNames", "ExpressionAttributeValues"] {
         for name in call[given].as_object().into_iter().flat_map(|given| given.keys()) {
@@ -211,7 +227,9 @@ impl HttpConnector for Line {
 }
 
 fn refusal(body: &Value) -> HttpResponse {
-    HttpResponse::new(400.try_into().unwrap(), SdkBody::from(body.to_string()))
+    let is_servers = body["__type"].as_str().unwrap().ends_with("ServerError");
+    let status: u16 = if is_servers { 500 } else { 400 };
+    HttpResponse::new(status.try_into().unwrap(), SdkBody::from(body.to_string()))
 }
 
 /// Sends the first half of a batch and hands back the rest.

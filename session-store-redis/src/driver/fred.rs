@@ -173,7 +173,7 @@ fn packed(command: Command<'_>) -> (CustomCommand, Vec<Value>) {
 /// An error of the attempt to connect. What a server says there may repeat a password.
 fn at_open(target: &Target, error: &FredError) -> Fault {
     match error.kind() {
-        ErrorKind::Auth => Fault::Misconfigured(LOGIN.to_owned()),
+        ErrorKind::Auth => Fault::misconfigured(LOGIN, &target.node),
         ErrorKind::Protocol | ErrorKind::Parse => foreign(target),
         ErrorKind::Timeout => sorted(target, "no answer in time"),
         ErrorKind::IO => sorted(target, error.details()),
@@ -184,7 +184,7 @@ fn at_open(target: &Target, error: &FredError) -> Fault {
 fn sorted_answer(target: &Target, text: &str) -> Fault {
     match text.split(' ').next() {
         Some("ERR") if text.contains("DB index") => super::no_database(target),
-        Some("ERR") if text.contains("AUTH") => Fault::Misconfigured(LOGIN.to_owned()),
+        Some("ERR") if text.contains("AUTH") => Fault::misconfigured(LOGIN, &target.node),
         Some(code) if code.chars().all(|one| one.is_ascii_uppercase()) => {
             Fault::answered(&format!("{code} at login"))
         }

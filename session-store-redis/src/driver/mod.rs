@@ -132,14 +132,12 @@ fn sorted(target: &Target, text: &str) -> Fault {
     let node = &target.node;
     let has = |words: &[&str]| words.iter().any(|word| text.contains(word));
     if has(&["certificate", "Certificate", "UnknownIssuer"]) {
-        return Fault::Misconfigured(format!(
-            "{node}: its certificate is not accepted ({text}); give the one that signed it as ca_pem"
-        ));
+        let what = "its certificate is not accepted; give the one that signed it as ca_pem";
+        return Fault::misconfigured(what, &format_args!("{node}: {text}"));
     }
     if has(&["corrupt message", "InvalidContentType", "InvalidMessage", "handshake"]) {
-        return Fault::Misconfigured(format!(
-            "{node}: what answers there does not speak TLS; use redis:// instead of rediss://"
-        ));
+        let what = "what answers does not speak TLS; use redis:// instead of rediss://";
+        return Fault::misconfigured(what, node);
     }
     if has(&["refused"]) {
         return Fault::Unreachable(format!("{node}: connection refused; does the server run?"));
@@ -149,16 +147,14 @@ fn sorted(target: &Target, text: &str) -> Fault {
 
 /// What is no reply of any Redis.
 fn foreign(target: &Target) -> Fault {
-    let node = &target.node;
-    Fault::Misconfigured(format!(
-        "{node}: what answers there is not Redis; if it expects TLS, use rediss://"
-    ))
+    let what = "what answers is not Redis; if it expects TLS, use rediss://";
+    Fault::misconfigured(what, &target.node)
 }
 
 /// The server has fewer databases than the address names.
 fn no_database(target: &Target) -> Fault {
     let Target { node, database, .. } = target;
-    Fault::Misconfigured(format!("{node}: there is no database {database}"))
+    Fault::misconfigured(format!("there is no database {database}"), node)
 }
 
 /// One answer for each command. A library that was told of a failure may return a single answer for

@@ -176,8 +176,8 @@ fn refused(target: &Target, fault: Fault) -> Fault {
     };
     let has = |word: &str| text.contains(word);
     match code {
-        "NOAUTH" | "WRONGPASS" => Fault::Misconfigured(LOGIN.to_owned()),
-        "ERR" if has("auth") || has("password") => Fault::Misconfigured(LOGIN.to_owned()),
+        "NOAUTH" | "WRONGPASS" => Fault::misconfigured(LOGIN, &target.node),
+        "ERR" if has("auth") || has("password") => Fault::misconfigured(LOGIN, &target.node),
         "ERR" if has("db index") || has("select") => super::no_database(target),
         _ => Fault::answered(&format!("{code} at login")),
     }
@@ -187,11 +187,11 @@ fn refused(target: &Target, fault: Fault) -> Fault {
 fn at_open(target: &Target, error: &RedisError) -> Fault {
     match error.kind() {
         ErrorKind::Parse => foreign(target),
-        ErrorKind::InvalidClientConfig => Fault::Misconfigured(format!(
-            "{}: {}; rediss:// needs the feature `rustls`, and ca_pem is PEM",
-            target.node,
-            error.category()
-        )),
+        ErrorKind::InvalidClientConfig => {
+            let what = "the client refuses the address; rediss:// needs the feature `rustls`, and ca_pem \
+                        is PEM";
+            Fault::misconfigured(what, &format_args!("{}: {}", target.node, error.category()))
+        }
         _ => sorted(target, &error.to_string()),
     }
 }

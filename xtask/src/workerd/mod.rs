@@ -16,8 +16,16 @@ use crate::cli::{Failure, Verdict, say};
 use crate::command::Program;
 use crate::test::Tally;
 
-const SCRIPTS: [&str; 5] =
-    ["package.json", "package-lock.json", "modules.mjs", "suite.mjs", "example.mjs"];
+const SCRIPTS: [&str; 8] = [
+    "package.json",
+    "package-lock.json",
+    "modules.mjs",
+    "suite.mjs",
+    "refusals.mjs",
+    "faulty.mjs",
+    "example.mjs",
+    "deploy.mjs",
+];
 
 /// Whether an adapter is tested inside the runtime.
 pub(crate) fn runs(adapter: &str) -> bool {
@@ -59,15 +67,32 @@ pub(crate) fn reports(
     Ok(reports)
 }
 
-/// Runs the Worker of `examples/workers`, and shows and counts what is checked of it.
+/// Runs the Worker of `examples/workers` and what is said to bad input, and shows and counts what is
+/// checked of them.
 pub(crate) fn example(root: &Path) -> Result<Tally, Failure> {
     let runtime = Runtime::prepare(root)?;
-    let modules = runtime.build(root, "session-store-worker")?;
-    let migration = root.join("examples/workers/migrations/0001_session_store.sql");
-    let paths = [&modules, &migration].map(|path| path.display().to_string());
-    let arguments = [vec!["example.mjs".to_owned()], paths.to_vec()].concat();
+    let suite = runtime.build(root, "workerd-suite")?.display().to_string();
+    let refusals = checks(&runtime, &["refusals.mjs".to_owned(), suite])?;
+    let story = about_example(root, &runtime, "example.mjs", "migrations/0001_session_store.sql")?;
+    Ok(refusals.plus(story))
+}
+
+/// Runs a script about the example, which reads one of its files.
+fn about_example(
+    root: &Path,
+    runtime: &Runtime,
+    script: &str,
+    file: &str,
+) -> Result<Tally, Failure> {
+    let modules = runtime.build(root, "session-store-worker")?.display().to_string();
+    let file = root.join("examples/workers").join(file).display().to_string();
+    checks(runtime, &[script.to_owned(), modules, file])
+}
+
+/// Runs a script that prints a line per check.
+fn checks(runtime: &Runtime, arguments: &[String]) -> Result<Tally, Failure> {
     let mut tally = Tally::default();
-    let run = runtime.node(&arguments, |line| {
+    let run = runtime.node(arguments, |line| {
         let Some(name) = line["check"].as_str() else { return Ok(()) };
         let passed = line["passed"].as_bool() == Some(true);
         let one = Tally { passed: passed.into(), failed: (!passed).into() };
@@ -83,9 +108,12 @@ pub(crate) fn example(root: &Path) -> Result<Tally, Failure> {
     }
 }
 
-/// `cargo xtask workers`: the same, alone.
+/// `cargo xtask workers`: the same, and a deployment that stops before it sends anything, for which
+/// wrangler wants Node.js 20.
 pub(crate) fn run(root: &Path) -> Result<Verdict, Failure> {
-    let tally = example(root)?;
+    let story = example(root)?;
+    let runtime = Runtime::prepare(root)?;
+    let tally = story.plus(about_example(root, &runtime, "deploy.mjs", "wrangler.jsonc")?);
     say(&format!("{} passed, {} failed", tally.passed, tally.failed));
     Ok(tally.verdict())
 }

@@ -10,12 +10,14 @@ use futures_util::future::join;
 use parking_lot::Mutex;
 
 use super::super::checks;
+use super::super::host::TestClock;
 use super::super::report::{Violation, ensure, expect};
 use super::super::runner::Outcome;
 use super::super::sample::{NOW, guest, new};
 use super::super::wire::{Op, Point, Wire};
 use super::{Node, PairBench};
 use crate::error::Result;
+use crate::host::{Clock, Host};
 use crate::layered::{LayeredConfig, Topology, Visibility};
 use crate::policy::Policy;
 use crate::primary::CacheScope;
@@ -23,7 +25,7 @@ use crate::secondary::{
     CacheClass, CacheKey, Record, Reservation, SecondaryPromise, SecondaryStore, SwapTtl,
 };
 use crate::session::{Reason, Session};
-use crate::sessions::Sessions;
+use crate::sessions::{Authentication, Sessions};
 use crate::time::Ttl;
 use crate::token::Token;
 
@@ -32,7 +34,10 @@ checks! { ($) layered_eventual: PairBench;
         "A cache that serves an old version for ever is not believed after the declared bound.",
     "K6-K02" a_fill_of_long_ago_is_stale "A fill that arrives long after its read is never accepted.",
     "K6-K03" a_wrong_clock_asks_no_cache
-        "A host whose clock is wrong by more than max_skew goes past the cache, and counts it.",
+        "A host whose clock is wrong by more than max_skew goes past the cache, from its first lookup \
+         until the clock is right, and counts it.",
+    "X8-L-32" a_start_without_the_primary_serves_hits
+        "A node that starts while the primary is down serves hits, and fills nothing.",
     "X8-L-23" requests_share_no_read
         "On a cache of class Eventual each request reads for itself: nothing tells old from new.",
     "K6-K04" a_cached_absence_hides_no_login "A miss that the cache remembers goes to the primary.",
@@ -85,6 +90,7 @@ impl SecondaryStore for Edge {
             may_roll_back: true,
             min_ttl: Duration::from_mins(1),
             ttl_granularity: Duration::from_secs(1),
+            overrun: Duration::ZERO,
             max_record_bytes: 1 << 20,
             max_batch: 1,
         }
@@ -196,11 +202,23 @@ async fn a_wrong_clock_asks_no_cache(on: &PairBench) -> Outcome {
     expect(node.cache.total(), 0)?;
     ensure(next.accepts(&token).await, "not accepted by the next store")?;
     expect(next.cache.total(), 0)?;
+    // A quiet while sets no clock right.
+    on.runtime.advance(Duration::from_mins(10));
+    for node in [&node, &next] {
+        node.db.set_server_time(node.app.now().plus(skew + Duration::from_millis(1)));
+        ensure(node.accepts(&token).await, "not accepted past the cache")?;
+        expect((node.cache.total(), node.app.store().is_registered()), (0, false))?;
+    }
     // Set right again, and after a while the cache is asked again.
-    node.db.set_server_time(NOW.plus(Duration::from_mins(10)));
+    for node in [&node, &next] {
+        node.db.set_server_time(NOW.plus(Duration::from_mins(20)));
+    }
     on.runtime.advance(Duration::from_mins(10));
     ensure(node.accepts(&token).await, "not accepted")?;
     ensure(node.cache.total() > 0, "the cache is never asked again")?;
+    edge.versions.lock().clear();
+    let token = on.log_in_warm(&next).await?;
+    a_first_hit_is_not_believed(on, &edge, &token).await?;
     if !on.is_linearizable() {
         return super::DONE;
     }
@@ -211,6 +229,53 @@ async fn a_wrong_clock_asks_no_cache(on: &PairBench) -> Outcome {
     ensure(node.accepts(&token).await, "not accepted")?;
     let stats = node.app.store().stats();
     expect((stats.hits, stats.skewed), (1, 0))
+}
+
+/// A host that has only had hits has asked the primary for the time, which is enough.
+async fn a_first_hit_is_not_believed(on: &PairBench, edge: &Arc<Edge>, token: &Token) -> Outcome {
+    let host = Host::new(TestClock::at(on.clock.now()), on.runtime.clone());
+    for wrong in [true, false] {
+        let (db, cache) = (Wire::default(), Wire::default());
+        let config = LayeredConfig { topology: Topology::ManyProcesses, ..PairBench::config() };
+        if wrong {
+            let skew = config.max_skew + Duration::from_millis(1);
+            db.set_server_time(on.clock.now().plus(skew));
+        }
+        let store = on.layered_over(edge.clone(), config, (&db, &cache), host.clone())?;
+        let app = Sessions::new(store, Policy::default())?;
+        let node = Node { app, db, cache };
+        ensure(node.accepts(token).await, "a wrong clock logged somebody out")?;
+        // The second store is made by the next request of the same host.
+        expect(node.cache.total(), 0)?;
+    }
+    super::DONE
+}
+
+async fn a_start_without_the_primary_serves_hits(on: &PairBench) -> Outcome {
+    let edge = Arc::new(Edge::default());
+    let known = node(on, &edge)?;
+    let token = on.log_in_warm(&known).await?;
+    let late = node(on, &edge)?;
+    late.db.set_down(true);
+    ensure(late.accepts(&token).await, "an outage at the start logged somebody out")?;
+    expect(late.app.store().stats().hits, 1)?;
+    let unknown = late.app.authenticate(&Token::generate(NOW)?).await;
+    let is_told = matches!(unknown, Authentication::Unavailable(_));
+    ensure(is_told, "an outage at the start passes for an absence")?;
+    late.db.set_down(false);
+    on.runtime.advance(late.app.store().config().breaker_pause);
+    late.db.reset();
+    ensure(late.accepts(&token).await && late.accepts(&token).await, "not accepted")?;
+    // The list of caches, and the time.
+    expect((late.db.count(Op::Other), late.db.count(Op::Find)), (1, 1))?;
+    // Nobody reckons with what is put by one that may be unknown.
+    let early = node(on, &edge)?;
+    early.db.fail(Op::Other);
+    ensure(!early.accepts(&Token::for_session(token.id())?).await, "accepted a thief")?;
+    let other = on.log_in(&known).await?.token;
+    ensure(early.accepts(&other).await, "not accepted")?;
+    on.runtime.settle().await;
+    expect((early.cache.count(Op::Swap), early.cache.count(Op::Reserve)), (0, 0))
 }
 
 async fn requests_share_no_read(on: &PairBench) -> Outcome {

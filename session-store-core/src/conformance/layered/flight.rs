@@ -24,6 +24,8 @@ checks! { ($) layered_flight: PairBench;
         "A 'yes' that another request has read is shared, whenever that read began.",
     "X8-L-16" a_late_owner_still_fills
         "Whoever owns the lease fills, also when another request began the read.",
+    "X8-L-33" a_landed_read_is_not_repeated
+        "Who learns of a lease after its read has filled the cache asks the cache again, not the primary.",
 }
 
 /// A session is cached or not; it is used elsewhere while a read of before is on its way back.
@@ -158,4 +160,26 @@ async fn a_late_owner_still_fills(on: &PairBench) -> Outcome {
     ensure(first && second, "not accepted")?;
     on.runtime.settle().await;
     ensure(on.is_cached(token.id()).await?, "the owner of the lease filled nothing")
+}
+
+async fn a_landed_read_is_not_repeated(on: &PairBench) -> Outcome {
+    let (node, _, token) = two_nodes(on).await?;
+    on.runtime.settle().await;
+    node.db.reset();
+    let mut read = node.db.hold(Op::Find, Point::After);
+    let early = node.look(token.id());
+    let late = async {
+        read.reached().await;
+        let mut seen = node.cache.hold(Op::Get, Point::After);
+        let release = async {
+            seen.reached().await;
+            read.release();
+            on.runtime.settle_but(1).await;
+            seen.release();
+        };
+        join(node.look(token.id()), release).await.0
+    };
+    let (early, late) = join(early, late).await;
+    expect((early?.source, late?.source), (Source::Primary, Source::Secondary))?;
+    expect(node.db.count(Op::Find), 1)
 }

@@ -73,6 +73,13 @@ pub(super) struct Node {
 }
 
 impl Node {
+    /// Registers its cache, and counts from here on: a first lookup would do so.
+    pub(super) async fn begin(&self) -> Result<()> {
+        self.app.store().register().await?;
+        self.db.reset();
+        Ok(())
+    }
+
     pub(super) async fn accepts(&self, token: &Token) -> bool {
         self.app.authenticate(token).await.live().is_some()
     }

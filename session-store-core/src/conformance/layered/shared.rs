@@ -40,11 +40,13 @@ async fn services_read_each_others_entries(on: &PairBench) -> Outcome {
     let (one, other, token) = two_nodes(on).await?;
     ensure(one.accepts(&token).await, "not accepted")?;
     on.runtime.settle().await;
+    other.begin().await?;
     ensure(other.accepts(&token).await, "not accepted by another service")?;
     expect(other.db.count(Op::Find), 0)?;
     let config = LayeredConfig { key_prefix: "other:".to_owned(), ..PairBench::config() };
     let stranger = on.node_with(config, Policy::default())?;
     expect(stranger.app.store().config().key_prefix.as_str(), "other:")?;
+    stranger.begin().await?;
     ensure(stranger.accepts(&token).await, "not accepted under another prefix")?;
     expect(stranger.db.count(Op::Find), 1)
 }

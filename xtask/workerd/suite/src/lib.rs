@@ -1,9 +1,11 @@
 //! The conformance suite as a Worker. It runs inside workerd, against real bindings, and answers
 //! with reports; `cargo xtask conformance` asks it, a case at a time.
 //!
-//! `GET /cases?suite=NAME` lists the names of all cases, `GET /run?suite=NAME&case=NAME` runs one.
+//! `GET /cases?suite=NAME` lists the names of all cases, `GET /run?suite=NAME&case=NAME` runs one, and
+//! `GET /refusals` shows what is said to input and surroundings that can't work.
 
 mod turn;
+mod refusals;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -112,7 +114,7 @@ async fn run(asked: &Asked, env: &Env) -> worker::Result<AdapterReport> {
 }
 
 #[event(fetch)]
-async fn fetch(request: Request, env: Env, _context: Context) -> worker::Result<Response> {
+async fn fetch(request: Request, env: Env, context: Context) -> worker::Result<Response> {
     let asked = Asked::of(&request)?;
     match request.path().as_str() {
         "/cases" => Response::from_json(&asked.cases()),
@@ -121,6 +123,7 @@ async fn fetch(request: Request, env: Env, _context: Context) -> worker::Result<
                 Report { adapters: vec![Box::pin(turn::in_turns(run(&asked, &env))).await?] };
             Response::ok(report.to_json())
         }
+        "/refusals" => Response::from_json(&refusals::all(&env, &context).await),
         path => Response::error(format!("nothing is at {path}"), 404),
     }
 }

@@ -22,7 +22,7 @@ pub(super) async fn each_reads_for_itself(on: &PairBench) -> Outcome {
     let (one, other, token) = two_nodes(on).await?;
     on.runtime.settle().await;
     for node in [&one, &other] {
-        node.db.reset();
+        node.begin().await?;
         on.evict(token.id()).await?;
         let answers = join_all((0..20).map(|_| node.accepts(&token))).await;
         ensure(answers.iter().all(|accepted| *accepted), "not all were accepted")?;

@@ -1,0 +1,107 @@
+//! Items that can't be read: damaged, or of another version.
+
+use aws_sdk_dynamodb::types::AttributeValue;
+use session_store_core::{
+    ErrorKind, PrimaryStore, Reason, Selection, State, SweepBounds, Swept, Timestamp,
+};
+
+use crate::lab::{Item, Lab, NOW, ada, bounds, guest, id, later, new, session, text};
+
+/// An item of which nothing but the key makes sense.
+fn garbage(pk: &str, sk: &str) -> Item {
+    let number = AttributeValue::N("7".to_owned());
+    let fields = [("pk", text(pk)), ("sk", text(sk)), ("k", number)];
+    fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+}
+
+#[tokio::test]
+async fn a_sweep_passes_by_garbage_and_counts_it() {
+    let lab = Lab::new("garbageplaces").await;
+    for number in 1..=40 {
+        PrimaryStore::insert(&lab.store, &new(guest(number)), NOW).await.unwrap();
+    }
+    for shard in 0..8 {
+        let at = format!("{:016x}#what", later(5).as_millis());
+        for letter in ["e#", "x#", "r#"] {
+            lab.put(garbage(&format!("Q#{shard}"), &format!("{letter}{at}"))).await;
+            lab.put(garbage(&format!("Q#{shard}"), &format!("{letter}0"))).await;
+        }
+    }
+    lab.set_format(&format!("S#{}", id(7)), 2).await;
+    assert_eq!(lab.store.unreadable(), 0);
+    // In small steps as well as in one.
+    let first = PrimaryStore::sweep(&lab.store, &bounds(3600, 3600), 9).await.unwrap();
+    assert_eq!(first, Swept { removed: 9, more: true });
+    let rest = PrimaryStore::sweep(&lab.store, &bounds(3600, 3600), 100).await.unwrap();
+    assert_eq!(rest, Swept { removed: 30, more: false });
+    assert_eq!(lab.store.unreadable(), 48 + 1);
+    // Mended, it goes like all others.
+    lab.set_format(&format!("S#{}", id(7)), 1).await;
+    let rest = PrimaryStore::sweep(&lab.store, &bounds(3600, 3600), 100).await.unwrap();
+    assert_eq!((rest.removed, lab.store.unreadable()), (1, 48));
+}
+
+#[tokio::test]
+async fn a_session_that_can_not_be_read_is_ended_with_all_others_and_named() {
+    let lab = Lab::new("garbageall").await;
+    lab.log_in(3).await;
+    lab.set_format(&format!("S#{}", id(2)), 2).await;
+    let all = Selection::AllOf(ada());
+    let mut done = PrimaryStore::revoke(&lab.store, &all, Reason::Admin, later(1)).await.unwrap();
+    done.revoked.sort_unstable();
+    assert_eq!((done.revoked, done.earlier), (vec![id(1), id(3)], vec![id(2)]));
+    assert_eq!(lab.count("job").await, 0);
+    // Once it can be read, it is seen to be ended.
+    lab.set_format(&format!("S#{}", id(2)), 1).await;
+    let found = PrimaryStore::find(&lab.store, &id(2)).await.unwrap().snapshot.unwrap();
+    assert_eq!(found.session.state(NOW), State::Revoked(Reason::Admin));
+}
+
+#[tokio::test]
+async fn a_revocation_of_everybody_ends_all_that_can_be_read_and_tells_of_the_rest() {
+    let lab = Lab::new("garbageeveryone").await;
+    for number in 1..=9 {
+        PrimaryStore::insert(&lab.store, &new(guest(number)), NOW).await.unwrap();
+    }
+    lab.set_format(&format!("S#{}", id(5)), 2).await;
+    lab.put(garbage("Q#0", "e#nothing")).await;
+    // And one whose user can't be read.
+    lab.register().await;
+    PrimaryStore::insert(&lab.store, &new(session(10)), NOW).await.unwrap();
+    lab.set_format("U#ada", 2).await;
+    let everyone = Selection::Everyone { created_before: later(1), limit: 3 };
+    let mut ended = 0;
+    let failed = loop {
+        match PrimaryStore::revoke(&lab.store, &everyone, Reason::Admin, later(1)).await {
+            Ok(done) => ended += done.revoked.len(),
+            Err(failed) => break failed,
+        }
+        assert!(ended <= 8);
+    };
+    assert_eq!(ended, 8);
+    assert!(matches!(failed.kind(), ErrorKind::SchemaMismatch { .. }), "{failed}");
+}
+
+#[tokio::test]
+async fn of_several_sessions_those_that_can_be_read_are_ended() {
+    let lab = Lab::new("garbageids").await;
+    lab.log_in(3).await;
+    lab.set_format(&format!("S#{}", id(2)), 2).await;
+    let three = Selection::Ids((1..=3).map(id).collect());
+    let failed = PrimaryStore::revoke(&lab.store, &three, Reason::Admin, NOW).await.unwrap_err();
+    assert!(matches!(failed.kind(), ErrorKind::SchemaMismatch { .. }), "{failed}");
+    for number in [1, 3] {
+        let found = PrimaryStore::find(&lab.store, &id(number)).await.unwrap().snapshot.unwrap();
+        assert_eq!(found.session.state(NOW), State::Revoked(Reason::Admin));
+    }
+}
+
+#[tokio::test]
+async fn a_census_counts_past_what_is_none_of_ours() {
+    let lab = Lab::new("garbagecensus").await;
+    lab.log_in(2).await;
+    lab.put(garbage("somebody", "else")).await;
+    assert_eq!(PrimaryStore::census(&lab.store, NOW, None).await.unwrap().active, 2);
+    let never = SweepBounds { expired_before: later(1), revoked_before: Timestamp::EPOCH };
+    assert_eq!(PrimaryStore::sweep(&lab.store, &never, 9).await.unwrap(), Swept::default());
+}

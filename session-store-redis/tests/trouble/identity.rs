@@ -1,0 +1,141 @@
+//! Who answers: asked in spite of callers that leave, and of servers that don't say it.
+
+use std::fmt::Write;
+use std::sync::{Arc, Mutex};
+
+use session_store_core::ErrorKind;
+use session_store_redis::{RecordKeys, Rollback};
+use tracing::field::{Field, Visit};
+use tracing::span::{Attributes, Id, Record as Fields};
+use tracing::{Event, Metadata, Subscriber};
+
+use super::gate::{Gate, Way};
+use super::private::Server;
+use super::*;
+
+/// What was logged, all fields of it.
+#[derive(Clone, Debug, Default)]
+struct Log(Arc<Mutex<String>>);
+
+impl Subscriber for Log {
+    fn enabled(&self, _: &Metadata<'_>) -> bool {
+        true
+    }
+
+    fn new_span(&self, _: &Attributes<'_>) -> Id {
+        Id::from_u64(1)
+    }
+
+    fn record(&self, _: &Id, _: &Fields<'_>) {}
+
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+
+    fn event(&self, event: &Event<'_>) {
+        if event.metadata().target().starts_with("session_store") {
+            event.record(&mut self.clone());
+        }
+    }
+
+    fn enter(&self, _: &Id) {}
+
+    fn exit(&self, _: &Id) {}
+}
+
+impl Visit for Log {
+    fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
+        write!(self.0.lock().unwrap(), "{}={value:?};", field.name()).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_check_outlives_the_caller_that_it_was_due_for() {
+    for client in CLIENTS {
+        let server = Server::start(&[]);
+        let gate = Gate::before(&server.url()).await;
+        let mut config = config(&gate.line, client);
+        config.identity_interval = Duration::from_millis(500);
+        let cache = RedisCache::connect(&config).await.unwrap();
+        let (key, epoch) = (key("cancelled"), cache.epoch());
+        put(&cache, &key, &value("1")).await;
+        tokio::time::sleep(Duration::from_millis(510)).await;
+        // As if it had been a replica for a moment.
+        let () = say(&mut shell(&server.url()).await, "DEBUG CHANGE-REPL-ID").await;
+        gate.set(Way::Held);
+        let left = tokio::time::timeout(Duration::from_millis(50), cache.get(&key)).await;
+        assert!(left.is_err(), "the caller has left");
+        gate.set(Way::Open);
+        let _ = cache.get(&key).await;
+        assert_ne!(cache.epoch(), epoch, "the next caller was answered by a server nobody knows");
+    }
+}
+
+#[tokio::test]
+async fn no_address_is_logged() {
+    let log = Log::default();
+    let _guard = tracing::subscriber::set_default(log.clone());
+    for client in CLIENTS {
+        let server = Server::start(&[]);
+        let mut config = config(&server.url(), client);
+        config.identity_interval = Duration::ZERO;
+        let cache = RedisCache::connect(&config).await.unwrap();
+        let epoch = cache.epoch();
+        let () = say(&mut shell(&server.url()).await, "DEBUG CHANGE-REPL-ID").await;
+        until("it is noticed", async || {
+            let _ = cache.get(&key("log")).await;
+            cache.epoch() != epoch
+        })
+        .await;
+        drop(server);
+        config.connect_timeout = Duration::from_secs(1);
+        assert!(RedisCache::connect(&config).await.is_err());
+    }
+    let said = log.0.lock().unwrap().clone();
+    assert!(said.contains("another server answers"), "{said}");
+    assert!(!said.contains("127.0.0.1"), "{said}");
+}
+
+#[tokio::test]
+async fn a_server_whose_restart_could_not_be_noticed_is_refused() {
+    for client in CLIENTS {
+        let gate = Gate::hiding(&single(), &["run_id:", "master_replid:"]).await;
+        let mut config = config(&gate.line, client);
+        let error = RedisCache::connect(&config).await.unwrap_err();
+        assert!(matches!(error.kind(), ErrorKind::Configuration { .. }), "{error:?}");
+        assert!(error.to_string().contains("Rollback::Impossible"), "{error}");
+        config.rollback = Rollback::Impossible;
+        let cache = RedisCache::connect(&config).await.unwrap();
+        assert_eq!(cache.get(&key("hidden")).await.unwrap(), None);
+    }
+}
+
+#[tokio::test]
+async fn one_operation_has_one_deadline() {
+    let server = Server::start(&[]);
+    let gate = Gate::before(&server.url()).await;
+    let slow = Way::Slow(Duration::from_millis(600));
+    for client in CLIENTS {
+        gate.set(Way::Open);
+        let mut config = config(&gate.line, client);
+        let mut keys = RecordKeys::new(&[1; 32]).unwrap();
+        for number in 2..6 {
+            keys = keys.accepting(&[number; 32]).unwrap();
+        }
+        config.record_keys = Some(keys);
+        config.deadline = Duration::from_secs(1);
+        config.identity_interval = Duration::from_mins(1);
+        let cache = RedisCache::connect(&config).await.unwrap();
+        let key = key("deadline");
+        put(&cache, &key, &value("1")).await;
+        // The scripts are known, each answer is in time, and all of them are not.
+        gate.set(slow);
+        let swapped = cache.swap(&key, &value("2"), None, SwapTtl::Keep).await;
+        assert_eq!(swapped.unwrap_err().kind(), &ErrorKind::Timeout);
+        // Three batches, and no answer to any of them.
+        gate.set(Way::Held);
+        let many = (0..25_000).map(|number| CacheKey::new(format!("k{number}")).unwrap());
+        let many: Vec<_> = many.collect();
+        let began = Instant::now();
+        assert!(cache.remove(&many).await.is_err());
+        assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+    }
+}

@@ -1,0 +1,79 @@
+//! Servers of one test alone, which may be changed and killed.
+
+use std::net::TcpStream;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// A `redis-server` that ends with its test and saves nothing.
+#[derive(Debug)]
+pub(crate) struct Server {
+    process: Child,
+    pub(crate) port: u16,
+}
+
+impl Server {
+    pub(crate) fn start(settings: &[&str]) -> Self {
+        let mut tries = 0;
+        loop {
+            let port = free_port();
+            let folder = folder(port);
+            std::fs::create_dir_all(&folder).unwrap();
+            let mut command = Command::new("redis-server");
+            command.args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", ""]);
+            command.args(["--enable-debug-command", "yes"]).args(settings).arg("--dir").arg(folder);
+            command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+            let process = command.spawn().unwrap_or_else(|error| {
+                panic!("redis-server: {error}; `cargo xtask servers up` installs it")
+            });
+            let mut server = Self { process, port };
+            if server.listens() {
+                return server;
+            }
+            tries += 1;
+            assert!(tries < 3, "redis-server does not start");
+        }
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    fn listens(&mut self) -> bool {
+        let end = Instant::now() + Duration::from_secs(20);
+        while Instant::now() < end {
+            if TcpStream::connect(("127.0.0.1", self.port)).is_ok() {
+                return true;
+            }
+            if self.process.try_wait().unwrap().is_some() {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        false
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        let _ = std::fs::remove_dir_all(folder(self.port));
+    }
+}
+
+/// Where the server on `port` keeps what it needs: what another one left would be loaded.
+fn folder(port: u16) -> PathBuf {
+    std::env::temp_dir().join(format!("session-store-redis-{}-{port}", std::process::id()))
+}
+
+/// A port whose Cluster bus, 10 000 above, is free too.
+fn free_port() -> u16 {
+    loop {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        if port <= 55_000 && std::net::TcpListener::bind(("127.0.0.1", port + 10_000)).is_ok() {
+            return port;
+        }
+    }
+}
