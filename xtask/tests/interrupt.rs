@@ -74,3 +74,25 @@ fn what_a_killed_one_left_is_stopped_by_the_next() {
     assert!(xtask(root.path(), &["servers", "down"]).status().unwrap().success());
     assert!(!seen.iter().any(|pid| is_redis(*pid)), "some still run: {seen:?}");
 }
+
+#[test]
+fn what_is_told_to_ignore_a_hangup_goes_on() {
+    let root = tempfile::tempdir().unwrap();
+    let plain = xtask(root.path(), &["servers", "up"]);
+    let mut command = Command::new("sh");
+    command.args(["-c", "trap '' HUP; exec \"$0\" servers up"]).arg(plain.get_program());
+    for (name, value) in plain.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    let mut up = command.stdout(Stdio::null()).spawn().unwrap();
+    half_way(root.path(), &mut up);
+    Command::new("kill").args(["-HUP", &up.id().to_string()]).status().unwrap();
+    assert!(up.wait().unwrap().success());
+    let all = pids(root.path());
+    assert_eq!(all.iter().filter(|pid| is_redis(**pid)).count(), 6);
+    assert!(xtask(root.path(), &["servers", "down"]).status().unwrap().success());
+    assert!(!all.iter().any(|pid| is_redis(*pid)));
+}

@@ -128,7 +128,8 @@ impl Connection for Line {
                 pipeline.custom(name, args).await.map_err(|error| self.in_flight(&error))?;
         }
         let answers = pipeline.try_all::<Value>().await;
-        Ok(answers.into_iter().map(|answer| self.read(answer)).collect())
+        let answers = answers.into_iter().map(|answer| self.read(answer)).collect();
+        super::whole(answers, commands.len(), &self.target)
     }
 
     fn is_closed(&self) -> bool {

@@ -156,3 +156,40 @@ fn no_database(target: &Target) -> Fault {
     let Target { node, database, .. } = target;
     Fault::misconfigured(format!("there is no database {database}"), node)
 }
+
+/// One answer for each command. A library that was told of a failure may return a single answer for
+/// all of them: then that is what went wrong, for all.
+fn whole(
+    answers: Vec<Result<Reply, Fault>>,
+    count: usize,
+    target: &Target,
+) -> Result<Vec<Result<Reply, Fault>>, Fault> {
+    if answers.len() == count {
+        return Ok(answers);
+    }
+    let lost = || Fault::Lost(format!("{}: not every command was answered", target.node));
+    Err(answers.into_iter().find_map(Result::err).unwrap_or_else(lost))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fewer_answers_than_commands_are_none() {
+        let target = Target {
+            node: Node { host: "cache".to_owned(), port: 6379 },
+            credentials: None,
+            database: 0,
+            tls: None,
+            connect_timeout: Duration::from_secs(1),
+            user_timeout: Duration::from_secs(1),
+            nodelay: true,
+        };
+        let one = || Ok(Reply::Number(1));
+        assert_eq!(whole(vec![one(), one()], 2, &target), Ok(vec![one(), one()]));
+        assert!(matches!(whole(vec![one()], 2, &target), Err(Fault::Lost(_))));
+        let silent = Fault::Silent("no answer".to_owned());
+        assert_eq!(whole(vec![Err(silent.clone())], 2, &target), Err(silent));
+    }
+}

@@ -92,7 +92,8 @@ impl Connection for Line {
         let mut connection = self.connection.clone();
         let answer = connection.send_packed_commands(&pipeline, 0, commands.len()).await;
         let values = answer.map_err(|error| self.in_flight(&error))?;
-        Ok(values.into_iter().map(|value| self.read(value)).collect())
+        let answers = values.into_iter().map(|value| self.read(value)).collect();
+        super::whole(answers, commands.len(), &self.target)
     }
 
     fn is_closed(&self) -> bool {

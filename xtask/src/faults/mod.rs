@@ -106,6 +106,7 @@ const CASES: &[(&str, &str, Run)] = &[
         Box::pin(truth::ten_thousand_devices_log_out(on))
     }),
     ("", "certificates_are_checked", |on| Box::pin(secure::certificates_are_checked(on))),
+    ("", "passwords_are_checked", |on| Box::pin(secure::passwords_are_checked(on))),
     ("X01", "stress_redis", |on| Box::pin(stress::stress_redis(on))),
     ("X01", "stress_fred", |on| Box::pin(stress::stress_fred(on))),
     ("X01", "stress_cluster", |on| Box::pin(stress::stress_cluster(on))),

@@ -76,6 +76,36 @@ pub(super) async fn certificates_are_checked(_: &World) -> Outcome<String> {
     Ok("Postgres and Redis, both clients: strange certificates are refused by name".to_owned())
 }
 
+/// The Postgres that the tests share trusts everybody; this one asks.
+pub(super) async fn passwords_are_checked(_: &World) -> Outcome<String> {
+    let server = Private::new()?;
+    postgres::make(&server.home.folder).map_err(said)?;
+    let rules = server.home.folder.join("data/pg_hba.conf");
+    let text = "host all postgres 127.0.0.1/32 trust\nhost all all 127.0.0.1/32 scram-sha-256\n";
+    std::fs::write(rules, text).map_err(said)?;
+    let port = free_port().map_err(said)?;
+    postgres::launch(&server.home, port).map_err(said)?;
+    let shell = session_store::postgres::PostgresHarness::new(postgres::url(port));
+    let role = "CREATE ROLE shop LOGIN PASSWORD 'hunter2'; CREATE SCHEMA shop AUTHORIZATION shop";
+    shell.run(role.to_owned()).await.map_err(said)?;
+    let of = |word: &str| {
+        let mut config = PostgresConfig::new(postgres::url(port).replace("postgres@", word));
+        config.schema = Some("shop".to_owned());
+        config
+    };
+    for word in ["shop:hunter3@", "shop@", "stranger:hunter2@"] {
+        let config = of(word);
+        let refused = PostgresStore::connect(&config).await.err().ok_or("a wrong password did")?;
+        let is_named = matches!(refused.kind(), ErrorKind::Configuration { what }
+            if what.contains("password"));
+        let source = std::error::Error::source(&refused).map(ToString::to_string);
+        let shown = format!("{refused} {refused:?} {config:?} {source:?}");
+        ensure(is_named && !shown.contains("hunter"), &shown)?;
+    }
+    PostgresStore::connect(&of("shop:hunter2@")).await.map_err(said)?;
+    Ok("a wrong one, none, and a stranger's are refused without a word of it".to_owned())
+}
+
 /// A Postgres that speaks TLS; its address.
 async fn database(server: &Private, certificate: &str, key: &str) -> Outcome<String> {
     postgres::make(&server.home.folder).map_err(said)?;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use futures_util::future::select_all;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::book::Book;
@@ -15,23 +16,38 @@ pub(super) fn undoes(book: &Arc<Book>) -> Result<(), Failure> {
     let runtime = runtime.map_err(failed)?;
     // The handlers are there when this returns, and not some time later.
     let inside = runtime.enter();
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
-    let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
-    let mut hangup = signal(SignalKind::hangup()).map_err(failed)?;
+    let ignored = ignored();
+    let mut ends = Vec::new();
+    for number in [1, 2, 15] {
+        // Whoever started this under `nohup` does not want it to end then.
+        if ignored & 1 << (number - 1) == 0 {
+            ends.push((number, signal(SignalKind::from_raw(number)).map_err(failed)?));
+        }
+    }
     drop(inside);
+    if ends.is_empty() {
+        return Ok(());
+    }
     let book = Arc::clone(book);
     std::thread::spawn(move || {
-        let number = runtime.block_on(async {
-            tokio::select! {
-                _ = interrupt.recv() => 2,
-                _ = terminate.recv() => 15,
-                _ = hangup.recv() => 1,
-            }
+        let first = ends.iter_mut().map(|(number, end)| {
+            Box::pin(async move {
+                end.recv().await;
+                *number
+            })
         });
+        let (number, ..) = runtime.block_on(select_all(first));
         if let Err(failure) = book.undo() {
             complain(&format!("servers: {failure}"));
         }
         std::process::exit(128 + number);
     });
     Ok(())
+}
+
+/// The signals that this process ignores, a bit for each.
+fn ignored() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    u64::from_str_radix(mask.unwrap_or_default().trim(), 16).unwrap_or_default()
 }
