@@ -152,17 +152,10 @@ async fn a_session_is_not_ended_by_half_of_a_transaction_that_spares_it() {
     let own = id(1);
     lab.add_one("U#ada", "barrier").await;
     lab.set("U#ada", "spared", Some(text(&own.to_string()))).await;
-    lab.wire.plan("TransactGetItems", &Mischief::Conflict, 3);
     let find = PrimaryStore::find(&lab.store, &own);
-    let rest = async {
-        while lab.wire.calls("TransactGetItems").len() < 2 {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-        lab.add_one(&format!("S#{own}"), "stamp").await;
-    };
-    let (found, ()) = futures_util::future::join(find, rest).await;
+    let rest = async { lab.add_one(&format!("S#{own}"), "stamp").await };
+    let found = Box::pin(lab.meeting(find, rest)).await;
     assert_eq!(found.unwrap().snapshot.unwrap().session.state(NOW), State::Active);
-    assert!(lab.wire.is_at_peace());
 }
 
 #[tokio::test]
