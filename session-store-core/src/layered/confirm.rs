@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use super::drain::Usage;
 use super::flight::{Duty, FlightKey};
 use super::lease::{Fetched, Read};
 use super::read::{Asked, LOST_TASKS};
+use super::register::Usage;
 use super::shield::within;
 use super::{Layered, Source};
 use crate::error::{Error, ErrorKind, Result};

@@ -2,47 +2,12 @@
 
 use std::time::Duration;
 
-use futures_util::future::join;
-
 use super::revoke::Purpose;
-use super::shield::within;
-use super::{Layered, Topology, Visibility};
-use crate::error::{Error, Result};
-use crate::primary::{
-    CacheName, CacheRegistration, CacheScope, LogPromise, Page, PrimaryStore, Which,
-};
+use super::{Layered, Visibility};
+use crate::error::Result;
+use crate::primary::{CacheName, CacheScope, LogPromise, Page, PrimaryStore, Which};
 use crate::secondary::SecondaryStore;
-use crate::time::{Timestamp, Ttl};
-use crate::token::SessionId;
 use crate::user::UserId;
-
-/// A session that nobody has: asked for when only the time is wanted.
-const NOBODY: SessionId = SessionId::from_bytes([0; 16]);
-
-/// What a cache may be used for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Usage {
-    /// Everything.
-    Whole,
-    /// It may be read, and is left as it is: nobody knows whether it is registered.
-    Hits,
-    /// It is not registered.
-    #[default]
-    Nothing,
-}
-
-/// When to try to register again, and what the cache may be used for until then.
-#[derive(Debug, Default)]
-pub(super) struct Pause {
-    until: Duration,
-    usage: Usage,
-}
-
-/// What a look at the database has shown.
-struct Known {
-    is_known: bool,
-    is_clock_right: bool,
-}
 
 /// How long after a commit old entries may be served.
 #[derive(Clone, Copy, Debug)]
@@ -58,146 +23,6 @@ pub(super) struct Bounds {
 const PAGE: u32 = 500;
 
 impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
-    /// Makes this cache known to the database. The first lookup does so by itself, and until it has
-    /// succeeded no cache is used; to call it at the start shows early whether it works.
-    ///
-    /// # Contract
-    /// - From then on every handle on the database knows the bound of this cache, beside those of others
-    ///   \[X8-G-04 X8-G-10\].
-    /// - A cache that could not be registered is not used \[X8-G-09\].
-    /// - Where the cache is registered already, no right to write is needed \[X8-G-09\].
-    /// - For a cache of class Eventual the clocks are compared too, in a read of the primary: a host
-    ///   whose clock is wrong believes no entry, not even the first \[K6-K03\].
-    pub async fn register(&self) -> Result<()> {
-        let before = self.inner.host.clock.distrusted_until();
-        let Some(own) = self.registration() else {
-            self.note_registered(before);
-            return Ok(());
-        };
-        let found = self.look_up(&own).await?;
-        if !found.is_known {
-            self.inner.primary.register(&own).await?;
-        }
-        if found.is_clock_right {
-            self.note_registered(before);
-        }
-        Ok(())
-    }
-
-    /// What the database says of this cache, and of the time where that matters.
-    async fn look_up(&self, own: &CacheRegistration) -> Result<Known> {
-        let (caches, compared) = join(self.inner.primary.caches(), self.compare_clocks()).await;
-        let is_clock_right = compared?;
-        let is_own = |one: &CacheRegistration| {
-            one.name == own.name && one.scope == own.scope && one.ttl >= own.ttl
-        };
-        Ok(Known { is_known: caches?.iter().any(is_own), is_clock_right })
-    }
-
-    /// Whoever has only hits never reads the primary, which tells the time along with each read.
-    async fn compare_clocks(&self) -> Result<bool> {
-        let inner = &self.inner;
-        if inner.leases.shield.is_linearizable() {
-            return Ok(true);
-        }
-        let now = inner.host.now();
-        let found = inner.primary.find(&NOBODY).await?;
-        Ok(found.server_time.is_none_or(|server| self.compare(now, server)))
-    }
-
-    /// Compares this host's time with that of a read of the primary.
-    pub(super) fn compare(&self, own: Timestamp, server: Timestamp) -> bool {
-        let inner = &self.inner;
-        let is_right = inner.leases.shield.compare_clocks(own, server, inner.config.max_skew);
-        if !is_right {
-            // A quiet while sets no clock right: it is compared again before it is believed.
-            *inner.registered.lock() = None;
-        }
-        is_right
-    }
-
-    /// `before`: until when the clock had been distrusted before it was compared.
-    fn note_registered(&self, before: Duration) {
-        *self.inner.registered.lock() = Some(before);
-    }
-
-    /// Takes the registration for granted: for a host that makes a store per request, and on which one
-    /// with the same primary and configuration was registered before.
-    ///
-    /// # Contract
-    /// - A hit then costs one operation of the cache, from the first lookup on \[X8-G-09\].
-    pub fn registered_before(&self) {
-        self.note_registered(self.inner.host.clock.distrusted_until());
-    }
-
-    /// Whether the next store of this host may take its registration for granted.
-    ///
-    /// # Contract
-    /// - Not while the clock is known to be wrong, nor before it was compared again \[K6-K03\].
-    pub fn is_registered(&self) -> bool {
-        let inner = &self.inner;
-        let registered = *inner.registered.lock();
-        let is_compared = || registered == Some(inner.host.clock.distrusted_until());
-        let shield = &inner.leases.shield;
-        registered.is_some()
-            && (shield.is_linearizable() || (is_compared() && shield.is_clock_right()))
-    }
-
-    /// What the cache may be used for: nobody else reckons with one that is not registered. The first
-    /// requests wait for one of them to register it; after a failure it is left alone for a while.
-    pub(super) async fn usage(&self) -> Usage {
-        let inner = &self.inner;
-        if !inner.leases.shield.is_clock_right() {
-            // Whatever is read meanwhile compares it.
-            inner.leases.shield.counters.bypassed.add();
-            return Usage::Nothing;
-        }
-        if self.is_registered() {
-            return Usage::Whole;
-        }
-        let mut pause = inner.registering.lock().await;
-        if self.is_registered() {
-            return Usage::Whole;
-        }
-        if inner.host.clock.monotonic() < pause.until {
-            return pause.usage;
-        }
-        let before = inner.host.clock.distrusted_until();
-        match self.try_register().await {
-            Ok(true) => {
-                self.note_registered(before);
-                Usage::Whole
-            }
-            Ok(false) => Usage::Nothing,
-            Err((usage, error)) => {
-                tracing::error!(%error, ?usage, "cache not registered");
-                let until = inner.host.clock.monotonic() + inner.config.breaker_pause;
-                *pause = Pause { until, usage };
-                usage
-            }
-        }
-    }
-
-    /// Whether the clock is right, once the cache is registered.
-    async fn try_register(&self) -> Result<bool, (Usage, Error)> {
-        let (inner, own) = (&self.inner, self.registration());
-        let Some(own) = own else { return Ok(true) };
-        let deadline = inner.config.read_deadline;
-        let found = match within(&inner.host, deadline, self.look_up(&own)).await {
-            Ok(found) => found,
-            // Whoever has put an entry there had registered the cache, and the entry says its end.
-            Err(error) if error.is_retryable() && !inner.leases.shield.is_linearizable() => {
-                return Err((Usage::Hits, error));
-            }
-            Err(error) => return Err((Usage::Nothing, error)),
-        };
-        if !found.is_known {
-            let registered = within(&inner.host, deadline, inner.primary.register(&own)).await;
-            registered.map_err(|error| (Usage::Nothing, error))?;
-        }
-        Ok(found.is_clock_right)
-    }
-
     /// Removes from the cache what the log names, and acknowledges exactly the entries whose
     /// removal succeeded. Returns how many that were.
     ///
@@ -229,25 +54,6 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
                 return Ok(count);
             }
         }
-    }
-
-    /// How this cache is known to the database; `None` where there is none. One inside the only
-    /// process is as good as shared. Caches of several processes are one entry, and nobody speaks
-    /// for the others.
-    fn registration(&self) -> Option<CacheRegistration> {
-        let inner = &self.inner;
-        let config = &inner.config;
-        let (name, scope) = if inner.is_cacheless() {
-            return None;
-        } else if inner.leases.shield.is_shared() {
-            (config.cache_name.clone(), CacheScope::Shared)
-        } else if config.topology == Topology::SingleProcess {
-            (config.cache_name.of_kind("single"), CacheScope::Shared)
-        } else {
-            (config.cache_name.of_kind("process"), CacheScope::Process)
-        };
-        let ttl = Ttl::new(inner.failure_bound()).unwrap_or(inner.cache_ttl);
-        Some(CacheRegistration { name, scope, ttl })
     }
 
     /// Under which name this cache drains the log; `None` when no log is kept for it.

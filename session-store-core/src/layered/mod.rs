@@ -8,6 +8,7 @@ mod near;
 mod write;
 mod revoke;
 mod drain;
+mod register;
 mod shield;
 mod config;
 mod promise;
@@ -39,8 +40,8 @@ use crate::session::Snapshot;
 use crate::time::Ttl;
 use crate::token::SessionId;
 use confirm::Limiter;
-use drain::Pause;
 use near::Near;
+use register::{Pause, Registered};
 
 /// A primary store behind a cache that never contradicts it.
 ///
@@ -94,9 +95,7 @@ struct Inner<P, S> {
     host: Host,
     config: LayeredConfig,
     cache_ttl: Ttl,
-    /// Whether the cache is registered and the clock was compared: until when it had been distrusted
-    /// before that.
-    registered: parking_lot::Mutex<Option<Duration>>,
+    registered: Registered,
     /// Held while the cache is being registered.
     registering: async_lock::Mutex<Pause>,
 }
@@ -132,7 +131,7 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
             host,
             cache_ttl,
             config,
-            registered: parking_lot::Mutex::default(),
+            registered: Registered::default(),
             registering: async_lock::Mutex::default(),
         };
         if inner.config.require_immediate && inner.healthy() != Visibility::Immediate {

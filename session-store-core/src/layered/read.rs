@@ -3,10 +3,10 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::drain::Usage;
 use super::flight::{Duty, FlightKey, Ticket};
 use super::lease::{Fetched, Put, Read, Seen};
 use super::near::Permit;
+use super::register::Usage;
 use super::shield::within;
 use super::{Answer, Inner, Layered, Source};
 use crate::codec::{self, Entry};

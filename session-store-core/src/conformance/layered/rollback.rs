@@ -77,7 +77,9 @@ impl SecondaryStore for Failing {
 
     async fn reserve(&self, key: &CacheKey, _ttl: Ttl) -> Result<Reservation> {
         let past = self.past.lock().take();
-        past.into_iter().for_each(|past| self.turn_back(past));
+        if let Some(past) = past {
+            self.turn_back(past);
+        }
         let mut entries = self.entries.lock();
         if let Some(found) = entries.get(key) {
             return Ok(Reservation::Occupied(found.clone()));
@@ -107,7 +109,9 @@ impl SecondaryStore for Failing {
 
     async fn remove(&self, keys: &[CacheKey]) -> Result<()> {
         let mut entries = self.entries.lock();
-        keys.iter().for_each(|key| drop(entries.remove(key)));
+        for key in keys {
+            entries.remove(key);
+        }
         Ok(())
     }
 }
@@ -139,7 +143,7 @@ async fn an_entry_of_before_is_not_believed(on: &PairBench) -> Outcome {
         ensure(!node.accepts(&token).await, "a logout was undone")?;
         ensure(cache.past.lock().is_none(), "the cache was not asked")?;
         let later = node.app.store().guarantee().rollback.unwrap_or_default();
-        on.runtime.advance(later - Duration::from_millis(1));
+        on.runtime.advance(later.saturating_sub(Duration::from_millis(1)));
         node.cache.reset();
         ensure(!node.accepts(&token).await, "a logout was undone later")?;
         expect(node.cache.count(Op::Get), 0)?;
@@ -159,7 +163,7 @@ async fn a_logout_in_doubt_is_not_immediate(on: &PairBench) -> Outcome {
     // Nobody has looked anything up since.
     cache.turn_back(Entries::new());
     expect(end(1).await?, Visibility::Within(bound))?;
-    on.runtime.advance(bound - Duration::from_millis(1));
+    on.runtime.advance(bound.saturating_sub(Duration::from_millis(1)));
     expect(end(1).await?, Visibility::Within(bound))?;
     on.runtime.advance(Duration::from_millis(1));
     expect(end(1).await?, Visibility::Immediate)?;
