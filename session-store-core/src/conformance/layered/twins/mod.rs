@@ -33,6 +33,7 @@ const TWINS: &[(&[&str], Twin)] = &[
             "another_node_reads_once",
             "a_flood_is_cheap",
             "a_later_no_is_believed",
+            "a_landed_read_is_not_repeated",
         ],
         |on| Box::pin(reads::each_reads_for_itself(on)),
     ),
