@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
+use super::register::NEAR;
 use super::revoke::Purpose;
 use super::{Layered, Visibility};
 use crate::error::Result;
-use crate::primary::{CacheName, CacheScope, LogPromise, Page, PrimaryStore, Which};
+use crate::primary::{
+    CacheName, CacheRegistration, CacheScope, LogPromise, Page, PrimaryStore, Which,
+};
 use crate::secondary::SecondaryStore;
 use crate::user::UserId;
 
@@ -15,12 +18,16 @@ pub(super) struct Bounds {
     /// From this cache, unless it was told to forget and can: a node of a configuration of before may
     /// put entries of a longer TTL, which it has registered.
     pub(super) own: Duration,
+    /// From near caches of other processes, told or not; zero where there are none.
+    pub(super) near: Duration,
     /// From caches that this handle can't reach.
     pub(super) others: Visibility,
 }
 
-/// How many entries one round of draining takes.
+/// The most entries one round of draining takes.
 const PAGE: u32 = 500;
+/// How many removals it may take. A host that may ask so often only, as a Worker, gets on by rounds.
+const REMOVALS: usize = 4;
 
 impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
     /// Removes from the cache what the log names, and acknowledges exactly the entries whose
@@ -36,9 +43,12 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
         let Some(name) = self.log_name() else {
             return Ok(0);
         };
+        let batch = inner.leases.shield.promise().max_batch;
+        let page =
+            u32::try_from(batch.saturating_mul(REMOVALS)).map_or(PAGE, |few| few.clamp(1, PAGE));
         let mut count = 0;
         loop {
-            let drained = inner.primary.drain(&name, PAGE).await?;
+            let drained = inner.primary.drain(&name, page).await?;
             if drained.entries.is_empty() {
                 return Ok(count);
             }
@@ -66,40 +76,51 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
     /// What the database knows of old entries. Asked after the commit: whoever registers later reads
     /// later too.
     pub(super) async fn bounds(&self) -> Bounds {
-        let inner = &self.inner;
-        let name = self.registration().map(|own| own.name);
-        let mut bounds = Bounds { own: inner.failure_bound(), others: Visibility::Immediate };
-        match inner.primary.caches().await {
-            Ok(caches) => {
-                for cache in caches {
-                    let bound = cache.ttl.as_duration();
-                    if Some(&cache.name) == name.as_ref() {
-                        bounds.own = bounds.own.max(bound);
-                    } else {
-                        bounds.others = bounds.others.weaker(Visibility::Within(bound));
-                    }
-                }
-            }
+        match self.inner.primary.caches().await {
+            Ok(caches) => self.reckon(&caches),
             Err(error) => {
                 tracing::warn!(%error, "registered caches unknown");
-                bounds.others = Visibility::Within(bounds.own);
+                let known = *self.inner.reckoned.lock();
+                let mut bounds = known.unwrap_or(self.inner.own_bounds());
+                bounds.others = bounds.others.weaker(Visibility::Within(bounds.own));
+                bounds
             }
         }
+    }
+
+    /// What `caches`, all of them, add up to. From then on it is reckoned with.
+    pub(super) fn reckon(&self, caches: &[CacheRegistration]) -> Bounds {
+        let inner = &self.inner;
+        let name = self.registration().map(|own| own.name);
+        let near = inner.config.cache_name.of_kind(NEAR);
+        let mut bounds = inner.own_bounds();
+        for cache in caches {
+            let bound = cache.ttl.as_duration();
+            if Some(&cache.name) == name.as_ref() {
+                bounds.own = bounds.own.max(bound);
+            } else if cache.name == near {
+                bounds.near = bounds.near.max(bound);
+            } else {
+                bounds.others = bounds.others.weaker(Visibility::Within(bound));
+            }
+        }
+        inner.leases.shield.reckon_with(bounds.own);
+        *inner.reckoned.lock() = Some(bounds);
         bounds
     }
 
     /// Says for a revocation that named no session what is known of those that were ended before:
     /// their entries are gone if nothing is left in the log.
-    pub(super) async fn vouch(&self) -> Visibility {
+    pub(super) async fn vouch(&self, purpose: Purpose) -> Visibility {
         let is_cacheless = self.inner.is_cacheless();
         let is_drained = !is_cacheless && self.log_name().is_some() && self.drain().await.is_ok();
         let bounds = self.bounds().await;
         let own = if is_cacheless {
             Visibility::Immediate
         } else if is_drained {
-            self.after_removal(Purpose::Revocation, bounds.own).await
+            self.after_removal(purpose, bounds).await
         } else {
-            self.after_bound(bounds.own).await
+            self.after_bound(purpose, bounds.own).await
         };
         own.weaker(bounds.others)
     }
@@ -116,6 +137,6 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
             page = page.behind(next);
         }
         let known = self.forget(inner.keys(&ids), Purpose::Change).await;
-        known.weaker(self.vouch().await)
+        known.weaker(self.vouch(Purpose::Change).await)
     }
 }

@@ -40,6 +40,7 @@ use crate::session::Snapshot;
 use crate::time::Ttl;
 use crate::token::SessionId;
 use confirm::Limiter;
+use drain::Bounds;
 use near::Near;
 use register::{Pause, Registered};
 
@@ -97,7 +98,10 @@ struct Inner<P, S> {
     cache_ttl: Ttl,
     registered: Registered,
     /// Held while the cache is being registered.
-    registering: async_lock::Mutex<Pause>,
+    registering: Arc<async_lock::Mutex<()>>,
+    pause: parking_lot::Mutex<Pause>,
+    /// What the database knew of caches when it was asked last.
+    reckoned: parking_lot::Mutex<Option<Bounds>>,
 }
 
 impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
@@ -118,7 +122,7 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
         let times = ShieldTimes {
             deadline: config.cache_deadline,
             pause: config.breaker_pause,
-            quarantine: cache_ttl.as_duration() + config.lease_ttl.as_duration(),
+            quarantine: cache_ttl.as_duration() + config.lease_ttl.as_duration() + promise.overrun,
         };
         let shield = Shield::new(secondary, host.clone(), times);
         let inner = Inner {
@@ -132,7 +136,9 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
             cache_ttl,
             config,
             registered: Registered::default(),
-            registering: async_lock::Mutex::default(),
+            registering: Arc::default(),
+            pause: parking_lot::Mutex::default(),
+            reckoned: parking_lot::Mutex::default(),
         };
         if inner.config.require_immediate && inner.healthy() != Visibility::Immediate {
             let what = "require_immediate: this cache is eventual, local to one of several \
@@ -212,20 +218,31 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Inner<P, S> {
 
     /// What a revocation returns while everything works and no other cache is registered.
     fn healthy(&self) -> Visibility {
-        self.after_telling(self.failure_bound())
+        self.after_telling(self.own_bounds())
     }
 
-    /// What is left when the cache has been told; `own` bounds the entries of one that can't forget at
-    /// once.
-    fn after_telling(&self, own: Duration) -> Visibility {
+    /// What this handle alone would reckon with.
+    fn own_bounds(&self) -> Bounds {
+        let near = self.far_near_ttl().map_or(Duration::ZERO, Ttl::as_duration);
+        Bounds { own: self.failure_bound(), near, others: Visibility::Immediate }
+    }
+
+    /// How long near caches that this handle can't purge may serve what they have.
+    fn far_near_ttl(&self) -> Option<Ttl> {
+        self.config.near_ttl.filter(|_| self.config.topology == Topology::ManyProcesses)
+    }
+
+    /// What is left when the cache has been told: near caches of other processes, or entries of a cache
+    /// that can't forget at once.
+    fn after_telling(&self, bounds: Bounds) -> Visibility {
         let shield = &self.leases.shield;
         let alone = self.config.topology == Topology::SingleProcess;
         if !shield.is_linearizable() || !(shield.is_shared() || alone) {
-            return Visibility::Within(own);
-        }
-        match &self.config.near_ttl {
-            Some(near) if !alone => Visibility::Within(near.as_duration()),
-            _ => Visibility::Immediate,
+            Visibility::Within(bounds.own)
+        } else if bounds.near.is_zero() {
+            Visibility::Immediate
+        } else {
+            Visibility::Within(bounds.near)
         }
     }
 

@@ -69,7 +69,7 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
     ///   for ever \[X8-L-18 X8-L-29\].
     /// - While the primary is down, a hit is served until the entry's own end, and a miss is an
     ///   error \[L-14 L-15\]; on a cache of class Eventual also by a node that starts meanwhile, which
-    ///   fills nothing \[X8-L-32\].
+    ///   fills nothing \[X8-L-32 X8-L-36\].
     pub async fn lookup(
         &self,
         id: &SessionId,

@@ -17,6 +17,9 @@ use crate::token::SessionId;
 /// A session that nobody has: asked for when only the time is wanted.
 const NOBODY: SessionId = SessionId::from_bytes([0; 16]);
 
+/// What near caches are registered as: nobody can purge those of other processes.
+pub(super) const NEAR: &str = "near";
+
 /// What a cache may be used for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Usage {
@@ -29,16 +32,18 @@ pub(super) enum Usage {
     Nothing,
 }
 
-/// When to try to register again, and what the cache may be used for until then.
-#[derive(Debug, Default)]
+/// When to try to register again, and what the cache may be used for until that has succeeded.
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Pause {
+    has_failed: bool,
     until: Duration,
     usage: Usage,
 }
 
 /// What a look at the database has shown.
 struct Known {
-    is_known: bool,
+    /// What it did not know of.
+    missing: Vec<CacheRegistration>,
     is_clock_right: bool,
 }
 
@@ -68,20 +73,21 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
     ///
     /// # Contract
     /// - From then on every handle on the database knows the bound of this cache, beside those of others
-    ///   \[X8-G-04 X8-G-10\].
+    ///   \[X8-G-04 X8-G-10\]. A near cache that others can only wait for is registered too \[X8-G-12\].
     /// - A cache that could not be registered is not used \[X8-G-09\].
     /// - Where the cache is registered already, no right to write is needed \[X8-G-09\].
     /// - For a cache of class Eventual the clocks are compared too, in a read of the primary: a host
     ///   whose clock is wrong believes no entry, not even the first \[K6-K03\].
     pub async fn register(&self) -> Result<()> {
         let before = self.inner.host.clock.distrusted_until();
-        let Some(own) = self.registration() else {
+        let own = self.registrations();
+        if own.is_empty() {
             self.note_registered(before);
             return Ok(());
-        };
-        let found = self.look_up(&own).await?;
-        if !found.is_known {
-            self.inner.primary.register(&own).await?;
+        }
+        let found = self.look_up(own).await?;
+        for missing in &found.missing {
+            self.inner.primary.register(missing).await?;
         }
         if found.is_clock_right {
             self.note_registered(before);
@@ -90,13 +96,18 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
     }
 
     /// What the database says of this cache, and of the time where that matters.
-    async fn look_up(&self, own: &CacheRegistration) -> Result<Known> {
+    async fn look_up(&self, own: Vec<CacheRegistration>) -> Result<Known> {
         let (caches, compared) = join(self.inner.primary.caches(), self.compare_clocks()).await;
         let is_clock_right = compared?;
-        let is_own = |one: &CacheRegistration| {
-            one.name == own.name && one.scope == own.scope && one.ttl >= own.ttl
+        let caches = caches?;
+        self.reckon(&caches);
+        let is_missing = |own: &CacheRegistration| {
+            let is_own = |one: &CacheRegistration| {
+                one.name == own.name && one.scope == own.scope && one.ttl >= own.ttl
+            };
+            !caches.iter().any(is_own)
         };
-        Ok(Known { is_known: caches?.iter().any(is_own), is_clock_right })
+        Ok(Known { missing: own.into_iter().filter(is_missing).collect(), is_clock_right })
     }
 
     /// Whoever has only hits never reads the primary, which tells the time along with each read.
@@ -117,6 +128,7 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
         if !is_right {
             // A quiet while sets no clock right: it is compared again before it is believed.
             inner.registered.forget();
+            inner.pause.lock().usage = Usage::Nothing;
         }
         is_right
     }
@@ -148,7 +160,8 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
     }
 
     /// What the cache may be used for: nobody else reckons with one that is not registered. The first
-    /// requests wait for one of them to register it; after a failure it is left alone for a while.
+    /// requests wait for one of them to register it; after a failure it is left alone for a while, and
+    /// nobody waits for the next attempt but who makes it.
     pub(super) async fn usage(&self) -> Usage {
         let inner = &self.inner;
         if !inner.leases.shield.is_clock_right() {
@@ -159,13 +172,31 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
         if self.is_registered() {
             return Usage::Whole;
         }
-        let mut pause = inner.registering.lock().await;
+        let attempt = if inner.pause.lock().has_failed {
+            inner.registering.try_lock_arc()
+        } else {
+            Some(inner.registering.lock_arc().await)
+        };
+        let pause = *inner.pause.lock();
         if self.is_registered() {
             return Usage::Whole;
         }
-        if inner.host.clock.monotonic() < pause.until {
+        let Some(attempt) = attempt else { return pause.usage };
+        if pause.has_failed && inner.host.clock.monotonic() < pause.until {
             return pause.usage;
         }
+        let this = self.clone();
+        // Beside the caller: one that goes away takes nothing along.
+        let outcome = self.detached(async move {
+            let usage = this.attempt().await;
+            drop(attempt);
+            Ok(usage)
+        });
+        outcome.await.unwrap_or_default()
+    }
+
+    async fn attempt(&self) -> Usage {
+        let inner = &self.inner;
         let before = inner.host.clock.distrusted_until();
         match self.try_register().await {
             Ok(true) => {
@@ -176,7 +207,7 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
             Err((usage, error)) => {
                 tracing::error!(%error, ?usage, "cache not registered");
                 let until = inner.host.clock.monotonic() + inner.config.breaker_pause;
-                *pause = Pause { until, usage };
+                *inner.pause.lock() = Pause { has_failed: true, until, usage };
                 usage
             }
         }
@@ -184,10 +215,12 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
 
     /// Whether the clock is right, once the cache is registered.
     async fn try_register(&self) -> Result<bool, (Usage, Error)> {
-        let (inner, own) = (&self.inner, self.registration());
-        let Some(own) = own else { return Ok(true) };
+        let (inner, own) = (&self.inner, self.registrations());
+        if own.is_empty() {
+            return Ok(true);
+        }
         let deadline = inner.config.read_deadline;
-        let found = match within(&inner.host, deadline, self.look_up(&own)).await {
+        let found = match within(&inner.host, deadline, self.look_up(own)).await {
             Ok(found) => found,
             // Whoever has put an entry there had registered the cache, and the entry says its end.
             Err(error) if error.is_retryable() && !inner.leases.shield.is_linearizable() => {
@@ -195,11 +228,22 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
             }
             Err(error) => return Err((Usage::Nothing, error)),
         };
-        if !found.is_known {
-            let registered = within(&inner.host, deadline, inner.primary.register(&own)).await;
+        for missing in &found.missing {
+            let registered = within(&inner.host, deadline, inner.primary.register(missing)).await;
             registered.map_err(|error| (Usage::Nothing, error))?;
         }
         Ok(found.is_clock_right)
+    }
+
+    /// Every cache that this handle fills: the one it shares, and its near cache, which others can
+    /// only wait for.
+    fn registrations(&self) -> Vec<CacheRegistration> {
+        let near = self.inner.far_near_ttl().map(|ttl| CacheRegistration {
+            name: self.inner.config.cache_name.of_kind(NEAR),
+            scope: CacheScope::Process,
+            ttl,
+        });
+        self.registration().into_iter().chain(near).collect()
     }
 
     /// How this cache is known to the database; `None` where there is none. One inside the only

@@ -32,6 +32,8 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
     ///   until every entry of before has died: another node may not know yet \[X8-L-35\].
     /// - Entries of a longer TTL, which a node of an earlier configuration may still put, are reckoned
     ///   with as long as their registration stands \[X8-G-10\].
+    /// - Near caches and caches that only other nodes have are reckoned with, also while the list of them
+    ///   can't be read \[X8-G-12 X8-G-13\].
     /// - A caller that goes away at any moment leaves no entry of a revoked session behind
     ///   \[K6-R13\].
     /// - With `WaitOut` or `WaitDrain` it returns once the old entry can't be served any more; a log
@@ -55,14 +57,16 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
                 Ok(done) => (done.revoked.clone(), done.earlier.as_slice()),
                 Err(_) => (vec![], [].as_slice()),
             };
+            // Whoever is told of an error need not wait until it is over.
+            let purpose = if outcome.is_ok() { Purpose::Revocation } else { Purpose::Change };
             let all: HashSet<_> = sessions.iter().chain(earlier).chain(&named).collect();
             let visibility = match &selection {
                 Selection::AllOf(_) | Selection::AllBut(..) | Selection::Everyone { .. }
                     if all.is_empty() =>
                 {
-                    this.vouch().await
+                    this.vouch(purpose).await
                 }
-                _ => this.forget(this.inner.keys(all), Purpose::Revocation).await,
+                _ => this.forget(this.inner.keys(all), purpose).await,
             };
             outcome?;
             Ok(Revoked { count: sessions.len() as u64, sessions, visibility })
@@ -78,14 +82,17 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
     /// # Contract
     /// - No session of the user is accepted afterwards, on any node \[K6-A01 K6-A02 L-26\].
     /// - A stale entry never logs the deleted user into an account created later \[K6-A03\].
+    /// - While nobody can say for how long entries of before may live, it is an error, and nothing is
+    ///   deleted \[X8-G-13\].
     /// - A deletion that is repeated because the outcome of the first one is unknown, or because
     ///   its removal failed, holds like one that succeeded at once \[X8-L-17\].
     pub async fn delete_user(&self, id: &UserId, now: Timestamp) -> Result<Option<Revoked>> {
         let (this, id) = (self.clone(), id.clone());
         self.detached(async move {
             let inner = &this.inner;
-            let Bounds { own, others } = this.bounds().await;
-            let bound = own.max(others.bound());
+            // Nothing is done yet: what is not known would let the id be taken too early.
+            let bounds = this.reckon(&inner.primary.caches().await?);
+            let bound = bounds.own.max(bounds.others.bound());
             match inner.primary.delete_user(&id, now.plus(bound)).await {
                 Ok(Some(deleted)) => {
                     let sessions: SessionIds = deleted.sessions;
@@ -94,8 +101,8 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
                     Ok(Some(Revoked { count: sessions.len() as u64, sessions, visibility }))
                 }
                 Ok(None) => {
-                    let visibility = this.vouch().await;
-                    let settled = inner.after_telling(own).weaker(others);
+                    let visibility = this.vouch(Purpose::Revocation).await;
+                    let settled = inner.after_telling(bounds).weaker(bounds.others);
                     let is_settled = visibility.bound() <= settled.bound();
                     let rest = Revoked { count: 0, sessions: Vec::new(), visibility };
                     Ok((!is_settled).then_some(rest))
@@ -122,8 +129,8 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
         }
         let bounds = self.bounds().await;
         let own = match (removed, purpose) {
-            (Ok(()), _) => self.after_removal(purpose, bounds.own).await,
-            (Err(_), Purpose::Revocation) => self.after_failure(&keys, bounds.own).await,
+            (Ok(()), _) => self.after_removal(purpose, bounds).await,
+            (Err(_), Purpose::Revocation) => self.after_failure(&keys, bounds).await,
             (Err(_), Purpose::Change) => Visibility::Within(bounds.own),
         };
         own.weaker(bounds.others)
@@ -131,11 +138,11 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
 
     /// What is left when the cache has forgotten: near caches of other processes, or caches that
     /// can't be reached at all.
-    pub(super) async fn after_removal(&self, purpose: Purpose, own: Duration) -> Visibility {
+    pub(super) async fn after_removal(&self, purpose: Purpose, bounds: Bounds) -> Visibility {
         let inner = &self.inner;
-        let mut told = inner.after_telling(own);
+        let mut told = inner.after_telling(bounds);
         if inner.leases.shield.is_in_doubt() {
-            told = told.weaker(Visibility::Within(own));
+            told = told.weaker(Visibility::Within(bounds.own));
         }
         match (told, inner.config.on_cache_failure, purpose) {
             (Visibility::Within(bound), OnCacheFailure::WaitOut, Purpose::Revocation) => {
@@ -147,21 +154,23 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
     }
 
     /// What is left when nothing is known of the cache.
-    pub(super) async fn after_bound(&self, own: Duration) -> Visibility {
+    pub(super) async fn after_bound(&self, purpose: Purpose, own: Duration) -> Visibility {
         let inner = &self.inner;
-        match inner.config.on_cache_failure {
-            OnCacheFailure::Report | OnCacheFailure::WaitDrain(_) => Visibility::Within(own),
-            OnCacheFailure::WaitOut => {
+        match (inner.config.on_cache_failure, purpose) {
+            (OnCacheFailure::Report | OnCacheFailure::WaitDrain(_), _) | (_, Purpose::Change) => {
+                Visibility::Within(own)
+            }
+            (OnCacheFailure::WaitOut, Purpose::Revocation) => {
                 inner.host.runtime.sleep(own).await;
                 Visibility::Immediate
             }
         }
     }
 
-    async fn after_failure(&self, keys: &[CacheKey], own: Duration) -> Visibility {
+    async fn after_failure(&self, keys: &[CacheKey], bounds: Bounds) -> Visibility {
         let inner = &self.inner;
         let OnCacheFailure::WaitDrain(patience) = inner.config.on_cache_failure else {
-            return self.after_bound(own).await;
+            return self.after_bound(Purpose::Revocation, bounds.own).await;
         };
         let end = inner.host.clock.monotonic() + patience;
         let mut waiting = Waiting { keys, seen: HashSet::new() };
@@ -169,10 +178,10 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
             waiting.look(self).await;
             inner.host.runtime.sleep(LOOK_AGAIN).await;
             if inner.leases.shield.remove(keys).await.is_ok() || waiting.look(self).await {
-                return self.after_removal(Purpose::Revocation, own).await;
+                return self.after_removal(Purpose::Revocation, bounds).await;
             }
         }
-        Visibility::Within(own)
+        Visibility::Within(bounds.own)
     }
 }
 

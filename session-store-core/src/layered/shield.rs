@@ -29,8 +29,8 @@ pub(crate) struct Shield<S> {
     host: Host,
     deadline: Duration,
     pause: Duration,
-    /// How long after a lost stretch no entry of before can be left.
-    quarantine: Duration,
+    /// How long after a lost stretch no entry of before can be left, in milliseconds.
+    quarantine: AtomicU64,
     epoch: AtomicU64,
     failures: AtomicU32,
     /// Monotonic time until which reads go past the cache.
@@ -60,7 +60,7 @@ impl<S: SecondaryStore> Shield<S> {
             host,
             deadline: times.deadline,
             pause: times.pause,
-            quarantine: times.quarantine,
+            quarantine: AtomicU64::new(millis(times.quarantine)),
             failures: AtomicU32::new(0),
             closed_until: Mutex::new(Duration::ZERO),
             in_doubt_until: Mutex::new(Duration::ZERO),
@@ -102,9 +102,10 @@ impl<S: SecondaryStore> Shield<S> {
         if self.promise.may_roll_back {
             // Closed first: whoever sees the new epoch sees a closed cache. One that comes back
             // without what was removed, or not at all, may be used at once.
-            self.close_for(self.quarantine);
-            let until = self.host.clock.monotonic().saturating_add(self.quarantine);
-            *self.in_doubt_until.lock() = until;
+            self.close_for(self.quarantine());
+            let until = self.host.clock.monotonic().saturating_add(self.quarantine());
+            let mut in_doubt_until = self.in_doubt_until.lock();
+            *in_doubt_until = until.max(*in_doubt_until);
         }
         self.epoch.store(epoch, Ordering::Release);
     }
@@ -127,11 +128,20 @@ impl<S: SecondaryStore> Shield<S> {
         if is_wrong {
             tracing::warn!(?own, ?server, "clock differs by more than max_skew: cache bypassed");
             self.counters.skewed.add();
-            self.close_for(self.quarantine);
-            let until = self.host.clock.monotonic().saturating_add(self.quarantine);
+            self.close_for(self.quarantine());
+            let until = self.host.clock.monotonic().saturating_add(self.quarantine());
             self.host.clock.distrust(until);
         }
         !is_wrong
+    }
+
+    /// Reckons with entries that live for `bound`, as those of another configuration may.
+    pub(super) fn reckon_with(&self, bound: Duration) {
+        self.quarantine.fetch_max(millis(bound), Ordering::Relaxed);
+    }
+
+    fn quarantine(&self) -> Duration {
+        Duration::from_millis(self.quarantine.load(Ordering::Relaxed))
     }
 
     fn close_for(&self, length: Duration) {
@@ -186,6 +196,10 @@ impl<S: SecondaryStore> Shield<S> {
         }
         result
     }
+}
+
+fn millis(length: Duration) -> u64 {
+    u64::try_from(length.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Runs `call` for at most `deadline`; the timer is made only when the first poll didn't answer.

@@ -80,7 +80,8 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
                 && this.replace(&key, seen, updated).await
             {
                 let bounds = this.bounds().await;
-                let visibility = inner.after_telling(bounds.own).weaker(bounds.others);
+                let told = this.after_removal(Purpose::Change, bounds).await;
+                let visibility = told.weaker(bounds.others);
                 return outcome.map(|update| Changed { update, visibility });
             }
             // An error leaves the outcome unknown, so the cache must forget in any case.

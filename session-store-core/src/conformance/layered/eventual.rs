@@ -2,6 +2,7 @@
 //! after the declared bound.
 
 use std::collections::HashMap;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,6 +39,8 @@ checks! { ($) layered_eventual: PairBench;
          until the clock is right, and counts it.",
     "X8-L-32" a_start_without_the_primary_serves_hits
         "A node that starts while the primary is down serves hits, and fills nothing.",
+    "X8-L-36" a_start_with_a_hanging_primary_serves_hits
+        "A primary that hangs at the start, and callers that go away, keep hits from nobody for long.",
     "X8-L-23" requests_share_no_read
         "On a cache of class Eventual each request reads for itself: nothing tells old from new.",
     "K6-K04" a_cached_absence_hides_no_login "A miss that the cache remembers goes to the primary.",
@@ -276,6 +279,33 @@ async fn a_start_without_the_primary_serves_hits(on: &PairBench) -> Outcome {
     ensure(early.accepts(&other).await, "not accepted")?;
     on.runtime.settle().await;
     expect((early.cache.count(Op::Swap), early.cache.count(Op::Reserve)), (0, 0))
+}
+
+async fn a_start_with_a_hanging_primary_serves_hits(on: &PairBench) -> Outcome {
+    let edge = Arc::new(Edge::default());
+    let known = node(on, &edge)?;
+    let token = on.log_in_warm(&known).await?;
+    let late = node(on, &edge)?;
+    late.db.hang(Op::Other);
+    {
+        let mut impatient = pin!(late.accepts(&token));
+        ensure(futures_util::poll!(impatient.as_mut()).is_pending(), "nothing hangs")?;
+        on.runtime.settle_but(1).await;
+    }
+    on.runtime.advance(late.app.store().config().read_deadline);
+    on.runtime.settle().await;
+    let before = late.db.count(Op::Other);
+    ensure(late.accepts(&token).await, "an outage at the start logged somebody out")?;
+    expect((late.app.store().stats().hits, late.db.count(Op::Other) - before), (1, 0))?;
+    // The next attempt hangs too, and only who makes it waits.
+    on.runtime.advance(late.app.store().config().breaker_pause);
+    late.db.hang(Op::Other);
+    let mut patient = pin!(late.accepts(&token));
+    ensure(futures_util::poll!(patient.as_mut()).is_pending(), "nobody tries again")?;
+    ensure(late.accepts(&token).await, "all wait for one")?;
+    on.runtime.settle_but(1).await;
+    on.runtime.advance(late.app.store().config().read_deadline);
+    ensure(patient.await, "not accepted in the end")
 }
 
 async fn requests_share_no_read(on: &PairBench) -> Outcome {

@@ -16,14 +16,15 @@ use super::super::runner::Outcome;
 use super::super::wire::{Op, Wire};
 use super::{Node, PairBench};
 use crate::error::Result;
+use crate::json::Json;
 use crate::layered::{LayeredConfig, OnCacheFailure, Visibility};
 use crate::policy::Policy;
-use crate::primary::CacheScope;
+use crate::primary::{CacheRegistration, CacheScope};
 use crate::secondary::{
     CacheClass, CacheKey, Record, Reservation, SecondaryPromise, SecondaryStore, SwapTtl,
 };
 use crate::session::Reason;
-use crate::sessions::Sessions;
+use crate::sessions::{DataUpdate, Sessions};
 use crate::time::Ttl;
 
 checks! { ($) layered_rollback: PairBench;
@@ -127,9 +128,17 @@ fn node(
 }
 
 async fn an_entry_of_before_is_not_believed(on: &PairBench) -> Outcome {
-    for between in [false, true] {
+    for (between, ttl) in [(false, None), (true, None), (false, Some(Duration::from_hours(1)))] {
         let cache = Arc::new(Failing::default());
         let node = node(on, &cache, PairBench::config())?;
+        let bound = node.app.store().guarantee().rollback.unwrap_or_default();
+        if let Some(ttl) = ttl.and_then(Ttl::new) {
+            // One with a longer TTL may have put what comes back.
+            let name = node.app.store().config().cache_name.clone();
+            on.primary
+                .register(&CacheRegistration { name, scope: CacheScope::Shared, ttl })
+                .await?;
+        }
         let token = on.log_in_warm(&node).await?;
         let past = cache.entries.lock().clone();
         ensure(past.contains_key(&PairBench::key(token.id())), "nothing was cached")?;
@@ -142,7 +151,7 @@ async fn an_entry_of_before_is_not_believed(on: &PairBench) -> Outcome {
         }
         ensure(!node.accepts(&token).await, "a logout was undone")?;
         ensure(cache.past.lock().is_none(), "the cache was not asked")?;
-        let later = node.app.store().guarantee().rollback.unwrap_or_default();
+        let later = ttl.unwrap_or(bound);
         on.runtime.advance(later.saturating_sub(Duration::from_millis(1)));
         node.cache.reset();
         ensure(!node.accepts(&token).await, "a logout was undone later")?;
@@ -167,6 +176,19 @@ async fn a_logout_in_doubt_is_not_immediate(on: &PairBench) -> Outcome {
     expect(end(1).await?, Visibility::Within(bound))?;
     on.runtime.advance(Duration::from_millis(1));
     expect(end(1).await?, Visibility::Immediate)?;
+    // What was replaced where the history is another one now, others may still see as it was.
+    let token = on.log_in_warm(&node).await?;
+    let Some(live) = node.app.authenticate(&token).await.live() else {
+        return ensure(false, "not accepted");
+    };
+    let replicated = cache.entries.lock().clone();
+    cache.turn_back(replicated);
+    let changed = node.app.set_data(&live, Json::parse("1")?).await?;
+    let is_honest = matches!(
+        changed,
+        DataUpdate::Updated { visibility: Visibility::Within(length), .. } if length == bound
+    );
+    ensure(is_honest, "a change passed for seen everywhere")?;
     // Whoever waits it out may be sure.
     let on_cache_failure = OnCacheFailure::WaitOut;
     let node = self::node(on, &cache, LayeredConfig { on_cache_failure, ..PairBench::config() })?;

@@ -34,6 +34,10 @@ checks! { ($) layered_users: PairBench;
     "X8-G-04" others_are_reckoned_with "A cache that another handle registered bounds a revocation.",
     "X8-G-10" a_cache_is_known_as_it_is
         "A cache is registered also where another one is, and again when its entries live longer.",
+    "X8-G-12" near_caches_of_others_are_reckoned_with
+        "A near cache that only other nodes have bounds a logout as long as it is registered.",
+    "X8-G-13" an_unknown_list_is_reckoned_by_the_last
+        "While nobody can say which caches there are, those known before count, and no user is deleted.",
     "X8-G-09" an_unknown_cache_is_not_used
         "A cache that could not be registered is not asked; one that is known needs no writing.",
     "X8-G-11" a_drain_empties_the_log "A drain ends when nothing is left, however long the log is.",
@@ -247,6 +251,42 @@ async fn a_cache_is_known_as_it_is(on: &PairBench) -> Outcome {
         expect(done.visibility, Visibility::Within(wanted))?;
     }
     DONE
+}
+
+async fn near_caches_of_others_are_reckoned_with(on: &PairBench) -> Outcome {
+    let near = Duration::from_secs(30);
+    let many = LayeredConfig { topology: Topology::ManyProcesses, ..PairBench::config() };
+    let plain = on.node_with(many.clone(), Policy::default())?;
+    let fast =
+        on.node_with(LayeredConfig { near_ttl: Ttl::new(near), ..many }, Policy::default())?;
+    let token = on.log_in_warm(&plain).await?;
+    let before = plain.app.admin_revoke(token.id(), Reason::Admin).await?;
+    expect(before.visibility, plain.app.store().guarantee().healthy)?;
+    let token = on.log_in_warm(&plain).await?;
+    ensure(fast.accepts(&token).await, "not accepted")?;
+    let done = plain.app.admin_revoke(token.id(), Reason::Admin).await?;
+    if before.visibility == Visibility::Immediate {
+        expect(done.visibility, Visibility::Within(near))?;
+    }
+    on.runtime.advance(done.visibility.bound());
+    ensure(!fast.accepts(&token).await, "accepted after the bound")
+}
+
+async fn an_unknown_list_is_reckoned_by_the_last(on: &PairBench) -> Outcome {
+    let node = on.node()?;
+    let hour = Duration::from_hours(1);
+    let ttl = Ttl::new(hour).unwrap_or(Ttl::MIN);
+    let name = CacheName::new("another")?;
+    on.primary.register(&CacheRegistration { name, scope: CacheScope::Process, ttl }).await?;
+    let token = on.log_in_warm(&node).await?;
+    node.db.fail(Op::Other);
+    let done = node.app.admin_revoke(token.id(), Reason::Admin).await?;
+    expect(done.visibility, Visibility::Within(hour))?;
+    let token = on.log_in_warm(&node).await?;
+    node.db.fail(Op::Other);
+    let (store, now) = (node.app.store(), node.app.now());
+    ensure(store.delete_user(&user_id(1)?, now).await.is_err(), "held for nobody knows how long")?;
+    ensure(node.accepts(&token).await, "an error has deleted the user")
 }
 
 async fn an_unknown_cache_is_not_used(on: &PairBench) -> Outcome {
