@@ -193,11 +193,17 @@ impl DynamoStore {
     /// an earlier user of the same id are removed; a cache may still hold them.
     pub(super) async fn end_behind(&self, owner: &Owner) -> Result<RevokedSessions> {
         // The logins that came before the barrier, and were not seen when it was raised.
-        let (barrier, life) = (owner.barrier, owner.life);
-        let Some(owner) = self.owner(&owner.id).await?.filter(|now| now.life == life) else {
-            return Ok(RevokedSessions::default());
+        let (barrier, life, deleted_below) = (owner.barrier, owner.life, owner.deleted_below);
+        let now = self.owner(&owner.id).await?;
+        let is_same = |now: &Owner| now.life == life && now.deleted_below == deleted_below;
+        let Some(owner) = now.as_ref().filter(|now| is_same(now)) else {
+            // A deletion that has come since removes the entries itself, and needs their names first.
+            let Members { entries, unreadable, .. } =
+                self.sessions(now.as_ref().unwrap_or(owner)).await?;
+            let earlier = entries.iter().map(|entry| entry.id).chain(unreadable).collect();
+            return Ok(RevokedSessions { earlier, ..RevokedSessions::default() });
         };
-        let Members { entries, mut found, unreadable } = self.sessions(&owner).await?;
+        let Members { entries, mut found, unreadable } = self.sessions(owner).await?;
         let (gone, here): (Vec<_>, Vec<_>) =
             entries.into_iter().partition(|entry| entry.stamp < owner.deleted_below);
         self.remove(&owner.id, &gone).await?;

@@ -236,6 +236,46 @@ async fn a_sweep_that_goes_on_with_a_revoke_all_leaves_the_names_to_a_deletion()
 }
 
 #[tokio::test]
+async fn a_revoke_all_leaves_the_names_to_a_deletion_that_came_behind_its_barrier() {
+    let lab = Lab::new("behind").await;
+    lab.log_in(60).await;
+    let (user, all) = (ada(), Selection::AllOf(ada()));
+    let wire = Wire::default();
+    let other = DynamoStore::connect(client(&lab.server, &wire), &lab.config).await.unwrap();
+    wire.reset();
+    lab.wire.reset();
+    let gates = [Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0))];
+    // The barrier is there, and who is behind it is about to be read.
+    wire.plan("GetItem", &Mischief::Pass, 1);
+    wire.plan("GetItem", &Mischief::Wait(Arc::clone(&gates[0])), 1);
+    lab.wire.plan("Query", &Mischief::Wait(Arc::clone(&gates[1])), 1);
+    let revocation = async {
+        let done = PrimaryStore::revoke(&other, &all, Reason::LogoutEverywhere, NOW).await;
+        gates[1].add_permits(1);
+        done.unwrap()
+    };
+    let deletion = async {
+        while wire.calls("GetItem").len() < 2 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        PrimaryStore::delete_user(&lab.store, &user, later(600)).await.unwrap()
+    };
+    let order = async {
+        // The deletion is committed, and about to learn the names.
+        while lab.wire.calls("Query").is_empty() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        gates[0].add_permits(1);
+    };
+    let (done, deleted, ()) = futures_util::future::join3(revocation, deletion, order).await;
+    assert_eq!(deleted.map(|done| done.sessions.len()), Some(60));
+    assert_eq!(done.revoked.len() + done.earlier.len(), 60);
+    for kind in ["session", "entry", "deadline", "job"] {
+        assert_eq!(lab.count(kind).await, 0, "{kind}");
+    }
+}
+
+#[tokio::test]
 async fn a_sweep_that_misses_a_session_leaves_its_name_to_the_deletion_that_removed_it() {
     let lab = Lab::new("leftname").await;
     lab.log_in(1).await;
