@@ -96,7 +96,7 @@ impl PostgresStore {
         transaction::open(&self.pool).await
     }
 
-    /// The same for work that changes nothing.
+    /// The same for work that changes nothing, or nothing more when it is done again.
     async fn reading<T, F: Future<Output = Result<T>>>(&self, work: impl Fn() -> F) -> Result<T> {
         self.within(on_open_connection(&self.pool, work)).await
     }
@@ -337,8 +337,11 @@ impl PrimaryStore for PostgresStore {
     }
 
     async fn register(&self, cache: &CacheRegistration) -> Result<()> {
-        self.within(async { log::register(&mut *self.open().await?, &self.schema, cache).await })
-            .await
+        // One statement outside a transaction, which says the same twice.
+        self.reading(|| async {
+            log::register(&mut *self.open().await?, &self.schema, cache).await
+        })
+        .await
     }
 
     async fn unregister(&self, cache: &CacheName) -> Result<()> {
