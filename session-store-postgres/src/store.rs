@@ -57,11 +57,13 @@ impl PostgresStore {
             .max_connections(config.max_connections)
             .acquire_timeout(config.connect_timeout)
             .test_before_acquire(config.test_before_acquire)
+            .after_release(|on, _| Box::pin(transaction::settle(on)))
             .connect_lazy_with(options);
         Self::over(pool, config).await
     }
 
-    /// The same over a pool of the application's, whose settings are the application's too.
+    /// The same over a pool of the application's, whose settings are the application's too: when the
+    /// network goes silent, how long abandoned connections stay with the pool is up to it.
     pub async fn over(pool: PgPool, config: &PostgresConfig) -> Result<Self> {
         config.check()?;
         let schema = Schema::new(config)?;
