@@ -99,16 +99,34 @@ async fn select(
             Ok(found)
         }
         Selection::Everyone { created_before, limit } => {
-            // Active ones first: a step without any tells the caller that all are done.
-            let mut ids = step(on, schema, ACTIVE, (*created_before, now), *limit).await?;
-            let left = limit.saturating_sub(u32::try_from(ids.len()).unwrap_or(u32::MAX));
-            if left > 0 {
-                ids.extend(step(on, schema, EXPIRED, (*created_before, now), left).await?);
-            }
-            by_id(on, schema, ids, now).await
+            of_everyone(on, schema, (*created_before, now), *limit).await
         }
         Selection::Ids(ids) if ids.is_empty() => Ok(Vec::new()),
         Selection::Ids(ids) => by_id(on, schema, bytes(ids), now).await,
+    }
+}
+
+/// Active ones first: a step without any tells the caller that all are done.
+async fn of_everyone(
+    on: &mut PgConnection,
+    schema: &Schema,
+    (created_before, now): (Timestamp, Timestamp),
+    limit: u32,
+) -> Result<Selected> {
+    loop {
+        let mut ids = step(on, schema, ACTIVE, (created_before, now), limit).await?;
+        let had_active = !ids.is_empty();
+        let left = limit.saturating_sub(u32::try_from(ids.len()).unwrap_or(u32::MAX));
+        if left > 0 {
+            ids.extend(step(on, schema, EXPIRED, (created_before, now), left).await?);
+        }
+        let locked = by_id(on, schema, ids, now).await?;
+        // Somebody else may have ended all of them while they were waited for, which says nothing
+        // about the rest: the next statement sees what was committed meanwhile.
+        let is_any = locked.iter().any(|(_, standing)| *standing == Standing::Active);
+        if is_any || !had_active {
+            return Ok(locked);
+        }
     }
 }
 

@@ -69,7 +69,11 @@ pub(crate) async fn migrate(pool: &PgPool, schema: &Schema, patience: Duration) 
 }
 
 async fn apply(on: &mut PgConnection, schema: &Schema, patience: Duration) -> Result<()> {
-    sqlx::query("SELECT set_config('lock_timeout', $1, true)")
+    // A statement's own time would be over first, and would not say that it was a lock. The deadline
+    // of the whole still holds.
+    let times = "SELECT set_config('lock_timeout', $1, true), \
+         set_config('statement_timeout', '0', true)";
+    sqlx::query(times)
         .bind(patience.as_millis().to_string())
         .execute(&mut *on)
         .await

@@ -57,11 +57,13 @@ impl PostgresStore {
             .max_connections(config.max_connections)
             .acquire_timeout(config.connect_timeout)
             .test_before_acquire(config.test_before_acquire)
+            .after_release(|on, _| Box::pin(transaction::settle(on)))
             .connect_lazy_with(options);
         Self::over(pool, config).await
     }
 
-    /// The same over a pool of the application's, whose settings are the application's too.
+    /// The same over a pool of the application's, whose settings are the application's too: when the
+    /// network goes silent, how long abandoned connections stay with the pool is up to it.
     pub async fn over(pool: PgPool, config: &PostgresConfig) -> Result<Self> {
         config.check()?;
         let schema = Schema::new(config)?;
@@ -96,7 +98,7 @@ impl PostgresStore {
         transaction::open(&self.pool).await
     }
 
-    /// The same for work that changes nothing.
+    /// The same for work that changes nothing, or nothing more when it is done again.
     async fn reading<T, F: Future<Output = Result<T>>>(&self, work: impl Fn() -> F) -> Result<T> {
         self.within(on_open_connection(&self.pool, work)).await
     }
@@ -337,8 +339,11 @@ impl PrimaryStore for PostgresStore {
     }
 
     async fn register(&self, cache: &CacheRegistration) -> Result<()> {
-        self.within(async { log::register(&mut *self.open().await?, &self.schema, cache).await })
-            .await
+        // One statement outside a transaction, which says the same twice.
+        self.reading(|| async {
+            log::register(&mut *self.open().await?, &self.schema, cache).await
+        })
+        .await
     }
 
     async fn unregister(&self, cache: &CacheName) -> Result<()> {

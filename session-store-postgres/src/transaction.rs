@@ -1,16 +1,20 @@
 //! Transactions that are repeated when the server has undone them for the sake of another one.
 
 use std::ops::ControlFlow;
+use std::time::Duration;
 
 use session_store_core::Result;
 use sqlx::pool::PoolConnection;
-use sqlx::{PgPool, Postgres, SqlSafeStr, Transaction};
+use sqlx::{Connection, PgConnection, PgPool, Postgres, SqlSafeStr, Transaction};
 
 use crate::error::{classify, classify_open, classify_write, is_closed, is_victim};
 
 /// How often a transaction is begun again. Hand-typed SQL locks in an order of its own, so that a
 /// deadlock can't be ruled out.
 const TRIES: u32 = 5;
+
+/// How long an abandoned statement may take to answer before its connection is given up.
+const SETTLE: Duration = Duration::from_secs(2);
 
 /// How often it was tried.
 #[derive(Debug, Default)]
@@ -19,6 +23,13 @@ pub(crate) struct Tries(u32);
 /// A connection of the pool, or a new one.
 pub(crate) async fn open(pool: &PgPool) -> Result<PoolConnection<Postgres>> {
     pool.acquire().await.map_err(classify_open)
+}
+
+/// Waits for what a returned connection still has to hear, which is nothing unless it was abandoned in
+/// the middle. The pool's own test waits without end, and keeps the place in the pool meanwhile.
+pub(crate) async fn settle(on: &mut PgConnection) -> std::result::Result<bool, sqlx::Error> {
+    let late = |_| sqlx::Error::Io(std::io::ErrorKind::TimedOut.into());
+    tokio::time::timeout(SETTLE, on.flush()).await.map_err(late)?.map(|()| true)
 }
 
 /// Begins a transaction. Its isolation is that of the statement, whatever the server's default.
@@ -67,7 +78,7 @@ pub(crate) async fn finish<T>(
         Ok(value) => Ok(ControlFlow::Break(value)),
         Err(error) if is_victim(&error) && tries.0 < TRIES => {
             tries.0 += 1;
-            tokio::time::sleep(std::time::Duration::from_millis(5 << tries.0)).await;
+            tokio::time::sleep(Duration::from_millis(5 << tries.0)).await;
             Ok(ControlFlow::Continue(()))
         }
         Err(error) => Err(error),

@@ -17,6 +17,8 @@ async fn a_migration_that_is_held_up_ends_and_says_by_whom() {
     let on = server();
     let mut config = on.fresh("held").await.unwrap();
     config.connect_timeout = Duration::from_millis(500);
+    // As long as the other, as by default: it must not be the one that speaks.
+    config.statement_timeout = config.connect_timeout;
     let schema = on.schema("held");
     let mut other = sqlx::PgConnection::connect(&address()).await.unwrap();
     other.execute("SET application_name = 'somebody else'").await.unwrap();

@@ -4,6 +4,7 @@
 mod connect;
 mod fixture;
 mod locks;
+mod partition;
 mod plans;
 mod races;
 mod server;

@@ -241,3 +241,30 @@ async fn a_login_with_the_old_password_is_refused() {
     say(&mut other, "COMMIT").await;
     assert_eq!(login.await.unwrap().unwrap_err().kind(), &ErrorKind::StaleCredentials);
 }
+
+#[tokio::test]
+async fn a_step_that_others_have_ended_is_not_the_last_one() {
+    let on = server();
+    let store = store(&on, "steps").await;
+    for number in 1..=4 {
+        store.insert(&session(number, Some("ada")), NOW).await.unwrap();
+    }
+    // Somebody else revokes everybody too, in steps of two, and is at the first one.
+    let mut other = shell(&on, "steps").await;
+    say(
+        &mut other,
+        "UPDATE sessions SET revoked_at = 1, revoked_reason = 'admin', version = version + 1 \
+         WHERE id IN (SELECT id FROM sessions ORDER BY expires_at, id LIMIT 2)",
+    )
+    .await;
+    let ending = tokio::spawn({
+        let store = store.clone();
+        let everyone = Selection::Everyone { created_before: NOW, limit: 2 };
+        async move { store.revoke(&everyone, Reason::Admin, NOW).await }
+    });
+    is_waited_for(&mut other).await;
+    say(&mut other, "COMMIT").await;
+    // A step without any would say that all are done.
+    let left = [session(3, None).session.id, session(4, None).session.id];
+    assert_eq!(ending.await.unwrap().unwrap().revoked, left);
+}

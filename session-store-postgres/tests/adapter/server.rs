@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use session_store_core::{
-    ErrorKind, PrimaryStore, Reason, Selection, SweepBounds, Timestamp, User,
+    CacheName, CacheRegistration, CacheScope, ErrorKind, PrimaryStore, Reason, Selection,
+    SweepBounds, Timestamp, Ttl, User,
 };
 use session_store_postgres::{Access, ExistingUsers, IdType, PostgresConfig, PostgresStore, Users};
 
@@ -187,7 +188,7 @@ async fn connections_that_the_server_closed_fail_nobody() {
     config.url = format!("{}?application_name=closed", address());
     let store = PostgresStore::connect(&config).await.unwrap();
     store.insert_user(&User::new(user("ada"), NOW), NOW).await.unwrap();
-    for round in 0..3 {
+    for round in 0..4 {
         // As many as the pool may have, all of them idle.
         let busy: Vec<_> = join_all((0..6).map(|_| store.pool().acquire())).await;
         drop(busy);
@@ -199,6 +200,10 @@ async fn connections_that_the_server_closed_fail_nobody() {
             assert!(store.find(&new.session.id).await.unwrap().snapshot.is_none());
         } else if round == 1 {
             store.insert(&new, NOW).await.unwrap();
+        } else if round == 2 {
+            let (name, scope) = (CacheName::new("near").unwrap(), CacheScope::Shared);
+            let cache = CacheRegistration { name, scope, ttl: Ttl::MIN };
+            store.register(&cache).await.unwrap();
         } else {
             let account = store.find_user(&user("ada")).await.unwrap();
             assert!(account.is_some());
