@@ -49,27 +49,38 @@ pub(super) fn server(
 
 /// Where the program is; installed if it is not there and that needs no question.
 pub(crate) fn find(wanted: &Wanted) -> Result<PathBuf, Failure> {
+    provide(wanted.program, wanted.package, || search(wanted).is_some())?;
+    search(wanted).ok_or_else(|| Failure::new(format!("{} is gone again", wanted.program)))
+}
+
+/// Installs `package` unless `what` it is wanted for is there.
+pub(super) fn provide(
+    what: &str,
+    package: &str,
+    is_there: impl Fn() -> bool,
+) -> Result<(), Failure> {
     // The package manager takes one order at a time, and the last one may have brought this too.
     static TURN: Mutex<()> = Mutex::new(());
     let _turn = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    if let Some(path) = search(wanted) {
-        return Ok(path);
+    if is_there() {
+        return Ok(());
     }
-    let (program, package) = (wanted.program, wanted.package);
     let command = format!("apt-get install -y --no-install-recommends {package}");
-    say(&format!("servers: {program} is missing; {command}"));
+    say(&format!("servers: {what} is missing; {command}"));
     let prefix = if is_root() { "" } else { "sudo -n " };
-    let install = format!("{prefix}{command}");
-    // A machine that is new knows no packages yet.
-    let is_installed =
-        shell(&install) || (shell(&format!("{prefix}apt-get update -qq")) && shell(&install));
-    if is_installed && let Some(path) = search(wanted) {
-        return Ok(path);
+    // A new machine may be updating itself.
+    let patient = command.replacen("apt-get", "apt-get -o DPkg::Lock::Timeout=300", 1);
+    let install = format!("{prefix}{patient}");
+    let update = format!("{prefix}apt-get -o DPkg::Lock::Timeout=300 update -qq");
+    // One that is new knows no packages yet.
+    let is_installed = shell(&install) || (shell(&update) && shell(&install));
+    if is_installed && is_there() {
+        return Ok(());
     }
-    let what = format!(
-        "{program} is missing and could not be installed without a question; as root: {command}"
+    let failure = format!(
+        "{what} is missing and could not be installed without a question; as root: {command}"
     );
-    Err(Failure::new(what))
+    Err(Failure::new(failure))
 }
 
 fn search(wanted: &Wanted) -> Option<PathBuf> {
@@ -148,6 +159,13 @@ mod tests {
         let failure = find(&wanted).unwrap_err().to_string();
         assert!(failure.contains("no-such-program"), "{failure}");
         assert!(failure.contains("apt-get install"), "{failure}");
+    }
+
+    #[test]
+    fn a_package_is_left_out_of_it_when_what_it_brings_is_there() {
+        provide("this test", "no-such-package", || true).unwrap();
+        let failure = provide("that test", "no-such-package", || false).unwrap_err().to_string();
+        assert!(failure.contains("that test") && failure.contains("no-such-package"), "{failure}");
     }
 
     #[test]
