@@ -122,11 +122,19 @@ pub(super) fn unprivileged(program: &Path, user: &str) -> Command {
     command
 }
 
-/// A port that nobody listened on just now.
+/// A port that nobody listened on just now, and that nobody in this process was given before.
 pub(crate) fn free_port() -> Result<u16, Failure> {
-    let listener = std::net::TcpListener::bind(("127.0.0.1", 0));
-    let address = listener.and_then(|listener| listener.local_addr());
-    address.map(|address| address.port()).map_err(|error| Failure::io("a free port", &error))
+    static GIVEN: Mutex<Vec<u16>> = Mutex::new(Vec::new());
+    let failed = |error: std::io::Error| Failure::io("a free port", &error);
+    loop {
+        let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).map_err(failed)?;
+        let port = listener.local_addr().map_err(failed)?.port();
+        let mut given = GIVEN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if !given.contains(&port) {
+            given.push(port);
+            return Ok(port);
+        }
+    }
 }
 
 /// Whether somebody listens on `port`.

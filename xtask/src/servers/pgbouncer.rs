@@ -20,6 +20,8 @@ const USER: &str = "postgres";
 
 /// There is no official one.
 const IMAGE: &str = "edoburu/pgbouncer";
+/// What the pooler calls the database: not every name of one can be a name there.
+const NAME: &str = "pooled";
 const PATIENCE: Duration = Duration::from_secs(20);
 
 const PGBOUNCER: Wanted = Wanted { program: "pgbouncer", package: "pgbouncer", elsewhere: "" };
@@ -82,13 +84,12 @@ fn settings(truth: &str, port: u16) -> Result<(String, String), Failure> {
         text.ok_or_else(|| about("has a part that a pooler can't be told"))
     };
     let value = |part: &str| Ok(format!("'{}'", decoded(part)?.replace('\'', "''")));
-    let name = decoded(path)?.replace('"', "\"\"");
     let password = match url.password() {
         Some(password) => format!(" password={}", value(password)?),
         None => String::new(),
     };
     let ini = format!(
-        "[databases]\n\"{name}\" = host={} port={} dbname={} user={}{password}\n\
+        "[databases]\n{NAME} = host={} port={} dbname={} user={}{password}\n\
          [pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\npool_mode = transaction\n\
          auth_type = any\nunix_socket_dir =\nignore_startup_parameters = extra_float_digits,options\n",
         value(host.trim_matches(['[', ']']))?,
@@ -96,7 +97,7 @@ fn settings(truth: &str, port: u16) -> Result<(String, String), Failure> {
         value(path)?,
         value(url.username())?,
     );
-    Ok((ini, format!("postgres://{}@127.0.0.1:{port}/{path}", url.username())))
+    Ok((ini, format!("postgres://{}@127.0.0.1:{port}/{NAME}", url.username())))
 }
 
 #[cfg(test)]
@@ -111,15 +112,15 @@ mod tests {
     #[test]
     fn a_password_is_passed_on_and_a_query_is_not() {
         let truth = "postgres://shop:o%27ne%20%40@db.example:6543/shop?sslmode=require";
-        let wanted = "\"shop\" = host='db.example' port=6543 dbname='shop' user='shop' \
+        let wanted = "pooled = host='db.example' port=6543 dbname='shop' user='shop' \
                       password='o''ne @'";
         assert_eq!(database(truth), wanted);
-        assert_eq!(settings(truth, 7000).unwrap().1, "postgres://shop@127.0.0.1:7000/shop");
+        assert_eq!(settings(truth, 7000).unwrap().1, "postgres://shop@127.0.0.1:7000/pooled");
     }
 
     #[test]
     fn what_is_left_out_has_its_default() {
-        let wanted = "\"d\" = host='::1' port=5432 dbname='d' user='u'";
+        let wanted = "pooled = host='::1' port=5432 dbname='d' user='u'";
         assert_eq!(database("postgresql://u@[::1]/d"), wanted);
     }
 
