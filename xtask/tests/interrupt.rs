@@ -1,7 +1,8 @@
-//! `cargo xtask servers up` that is told to end while it starts a Cluster leaves nothing behind.
+//! What starts servers and is told to end leaves nothing behind: `cargo xtask servers up` while it starts
+//! a Cluster, and a fault case with a server that it has stopped.
 #![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -21,13 +22,37 @@ fn xtask(root: &Path, words: &[&str]) -> Command {
     command
 }
 
-/// The processes in the book.
-fn pids(root: &Path) -> Vec<u64> {
-    let text = std::fs::read_to_string(root.join("target/servers.json")).unwrap_or_default();
+/// What `up` writes down.
+fn book(root: &Path) -> PathBuf {
+    root.join("target/servers.json")
+}
+
+/// The processes in a book.
+fn pids(book: &Path) -> Vec<u64> {
+    let text = std::fs::read_to_string(book).unwrap_or_default();
     let book: Value = serde_json::from_str(&text).unwrap_or_default();
     let records = book.as_array().cloned().unwrap_or_default();
     let processes = records.iter().filter_map(|record| record["processes"].as_array()).flatten();
     processes.filter_map(|process| process["pid"].as_u64()).collect()
+}
+
+/// What a run has for itself: how many processes there are in its file, and one that is stopped.
+fn case(root: &Path) -> (Vec<u64>, Option<u64>) {
+    let files = std::fs::read_dir(root.join("target")).into_iter().flatten().flatten();
+    let names = files.map(|file| file.file_name().to_string_lossy().into_owned());
+    let pids: Vec<_> = names
+        .filter(|name| name.starts_with("servers-") && !name.contains(".draft"))
+        .flat_map(|name| pids(&root.join("target").join(name)))
+        .collect();
+    let stopped = pids.iter().copied().find(|pid| state(*pid) == Some('T'));
+    (pids, stopped)
+}
+
+/// The state of a process; none when it has ended.
+fn state(pid: u64) -> Option<char> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let state = stat.rsplit_once(") ")?.1.chars().next()?;
+    (state != 'Z').then_some(state)
 }
 
 /// Whether a server runs there; one that has ended may be waiting for somebody to notice.
@@ -40,7 +65,7 @@ fn is_redis(pid: u64) -> bool {
 fn half_way(root: &Path, up: &mut Child) -> Vec<u64> {
     let end = Instant::now() + Duration::from_mins(2);
     loop {
-        let pids = pids(root);
+        let pids = pids(&book(root));
         let is_over = up.try_wait().unwrap().is_some();
         if is_over || (pids.len() >= 2 && pids.iter().all(|pid| is_redis(*pid))) {
             return pids;
@@ -74,7 +99,7 @@ fn whoever_interrupts_it_finds_nothing_running() {
     for (signal, wanted) in [("-INT", 130), ("-TERM", 143)] {
         let (root, seen) = interrupted(signal, wanted);
         assert!(!seen.iter().any(|pid| is_redis(*pid)), "some still run: {seen:?}");
-        assert_eq!(pids(root.path()), [0_u64; 0]);
+        assert_eq!(pids(&book(root.path())), [0_u64; 0]);
     }
 }
 
@@ -106,8 +131,52 @@ fn what_is_told_to_ignore_a_hangup_goes_on() {
     half_way(root.path(), &mut up);
     Command::new("kill").args(["-HUP", &up.id().to_string()]).status().unwrap();
     assert!(up.wait().unwrap().success());
-    let all = pids(root.path());
+    let all = pids(&book(root.path()));
     assert_eq!(all.iter().filter(|pid| is_redis(**pid)).count(), 6);
     assert!(xtask(root.path(), &["servers", "down"]).status().unwrap().success());
     assert!(!all.iter().any(|pid| is_redis(*pid)));
+}
+
+/// A case that stops its Redis for ten seconds, in the middle of them; its servers, and that Redis.
+fn in_a_case(root: &Path) -> (Child, Vec<u64>, u64) {
+    let mut command = xtask(root, &["faults", "--case", "redis_stopped_for_ten_seconds"]);
+    command.env_remove("SESSION_STORE_POSTGRES_URL");
+    command.env("SESSION_STORE_REDIS_CLUSTER_URL", "elsewhere://");
+    let mut faults = command.spawn().unwrap();
+    let end = Instant::now() + Duration::from_mins(2);
+    loop {
+        if let (pids, Some(stopped)) = case(root) {
+            return (faults, pids, stopped);
+        }
+        assert!(faults.try_wait().unwrap().is_none(), "it ended by itself");
+        assert!(Instant::now() < end, "no server was stopped");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn a_case_that_is_interrupted_ends_its_servers_and_the_stopped_one() {
+    let root = tempfile::tempdir().unwrap();
+    let (mut faults, seen, stopped) = in_a_case(root.path());
+    // Its own Redis, and the Postgres of the run.
+    assert!(seen.len() == 2 && seen.contains(&stopped), "{seen:?}");
+    Command::new("kill").args(["-TERM", &faults.id().to_string()]).status().unwrap();
+    assert_eq!(faults.wait().unwrap().code(), Some(143));
+    assert!(!seen.iter().any(|pid| state(*pid).is_some()), "some still run: {seen:?}");
+    assert_eq!(case(root.path()), (Vec::new(), None));
+}
+
+#[test]
+fn what_a_killed_case_left_is_stopped_by_the_next_command() {
+    let root = tempfile::tempdir().unwrap();
+    let (mut faults, seen, _) = in_a_case(root.path());
+    // As long as it runs, others leave its servers alone.
+    assert!(xtask(root.path(), &["servers", "down"]).status().unwrap().success());
+    assert!(seen.iter().all(|pid| state(*pid).is_some()));
+    faults.kill().unwrap();
+    faults.wait().unwrap();
+    assert!(seen.iter().all(|pid| state(*pid).is_some()));
+    assert!(xtask(root.path(), &["servers", "down"]).status().unwrap().success());
+    assert!(!seen.iter().any(|pid| state(*pid).is_some()), "some still run: {seen:?}");
+    assert_eq!(case(root.path()), (Vec::new(), None));
 }

@@ -118,9 +118,23 @@ function check(name, got, wanted, note = "") {
 }
 
 const rest = (ms) => new Promise((done) => setTimeout(done, ms));
+// For what goes on after an answer; a check that fails if it never comes.
+async function until(name, holds) {
+  const end = Date.now() + 20_000;
+  let is_so = await holds();
+  while (!is_so && Date.now() < end) {
+    await rest(20);
+    is_so = await holds();
+  }
+  check(name, is_so, true);
+}
 const ada = { email: "ada@example.org", password: "correct horse battery" };
 const cleared = "__Host-session=";
 const me = (place, cookie) => ask(place, "/me", { cookie });
+const hits = async (place, cookie) => (await me(place, cookie)).source === "kv";
+// Whether its slow database has received a request.
+const is_held = async (place) =>
+  Number(await (await places[place].fetch("http://held/")).text()) > 0;
 const log_in = async (place, more = {}, cookie) =>
   ask(place, "/login", { cookie, body: { ...ada, ...more } });
 let d1;
@@ -226,8 +240,7 @@ async function browsers() {
   const first = await me("near", phone.cookie);
   check("the database answers first", [first.status, first.source], [200, "d1"]);
   check("and knows the device", first.json.device, "phone");
-  // The fill goes on after the answer.
-  await rest(200);
+  await until("the answer is kept", () => hits("near", phone.cookie));
   const many = await Promise.all(Array.from({ length: 10 }, () => me("near", phone.cookie)));
   check("then the cache does", [...new Set(many.map((one) => one.source))], ["kv"]);
   const forged = `${phone.cookie.slice(0, -4)}AAAA`;
@@ -236,8 +249,7 @@ async function browsers() {
 
   // What still works without the database has not asked it.
   const fresh = await log_in("near", { device: "fresh" });
-  await me("near", fresh.cookie);
-  await rest(200);
+  await until("a fresh one is kept", () => hits("near", fresh.cookie));
   await trouble("near", { d1: "down" });
   const hit = await me("near", fresh.cookie);
   const miss = await me("near", laptop.cookie);
@@ -309,7 +321,7 @@ async function crowds() {
     order.push([name, answer.status, answer.source]);
   };
   const slow = asked("first");
-  await rest(300);
+  await until("the first one waits for the database", () => is_held("late"));
   await trouble("late");
   await asked("second");
   await slow;

@@ -4,6 +4,8 @@ export const FAULTY = `
 import * as worker from "./index.js";
 
 let trouble = {};
+// Requests that a slow database has received.
+let held = 0;
 const rest = (ms) => new Promise((done) => setTimeout(done, ms));
 
 // The name is what the Worker knows a database by.
@@ -13,7 +15,10 @@ class D1Database {
   async batch(statements) {
     const how = trouble.d1;
     if (how === "down") throw new Error("D1_ERROR: Network connection lost.");
-    if (how === "slow") await rest(3000);
+    if (how === "slow") {
+      held += 1;
+      await rest(3000);
+    }
     const answers = await this.inner.batch(statements);
     if (how === "none") return [];
     if (how === "refused") return answers.map((answer) => ({ ...answer, results: [], success: false }));
@@ -54,6 +59,7 @@ function named(request) {
 export default {
   fetch(request, env, context) {
     const url = new URL(request.url);
+    if (url.hostname === "held") return new Response(String(held));
     if (url.hostname !== "trouble") return worker.fetch(named(request), faulty(env), context);
     trouble = Object.fromEntries(url.searchParams);
     return new Response("so be it");

@@ -4,7 +4,8 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::node::{Outcome, said};
-use crate::servers::book::{Book, Home};
+use crate::servers;
+use crate::servers::book::Home;
 use crate::servers::install::free_port;
 use crate::servers::redis::{self, Node};
 
@@ -19,7 +20,7 @@ impl Private {
     pub(super) fn new() -> Outcome<Self> {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let home = Book::in_memory().home(&format!("fault{number}")).map_err(said)?;
+        let home = servers::home(&format!("fault{number}")).map_err(said)?;
         Ok(Self { home })
     }
 

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use session_store::ErrorKind;
 use session_store::postgres::{PostgresConfig, PostgresStore};
@@ -9,7 +10,7 @@ use session_store::redis::{RedisCache, RedisConfig};
 
 use super::node::{Node, Outcome, said};
 use super::private::Private;
-use super::{CLIENTS, World, ensure};
+use super::{CLIENTS, World, ensure, until};
 use crate::servers::install::{Wanted, find, free_port};
 use crate::servers::{postgres, redis};
 
@@ -123,6 +124,8 @@ async fn database(server: &Private, certificate: &str, key: &str) -> Outcome<Str
     let shell = session_store::postgres::PostgresHarness::new(postgres::url(port));
     shell.run("ALTER SYSTEM SET ssl = on".to_owned()).await.map_err(said)?;
     shell.run("SELECT pg_reload_conf()".to_owned()).await.map_err(said)?;
-    tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+    let is_on = "DO $$ BEGIN ASSERT current_setting('ssl') = 'on'; END $$";
+    let speaks = async || shell.run(is_on.to_owned()).await.is_ok();
+    until(Duration::from_secs(10), "a Postgres that speaks TLS", speaks).await?;
     Ok(postgres::url(port).replace("127.0.0.1", "localhost"))
 }

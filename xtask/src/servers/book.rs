@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+use super::books;
 use super::docker::{self, Container, Wish};
 use super::process::{Process, Running};
 use super::state::{self, GENTLY, Record, State};
@@ -24,10 +25,12 @@ pub(super) enum Way {
     Containers,
 }
 
-/// What runs, in memory and, for servers that outlive this process, in a file.
+/// What runs, in memory and in a file, which whoever comes after this process reads.
 #[derive(Debug)]
 pub(crate) struct Book {
-    path: Option<PathBuf>,
+    path: PathBuf,
+    /// Whether nobody else writes it, so that it goes when nothing is in it.
+    is_own: bool,
     way: Way,
     pages: Mutex<Pages>,
 }
@@ -44,10 +47,6 @@ struct Pages {
 }
 
 impl Pages {
-    fn write(&self, path: Option<&Path>) -> Result<(), Failure> {
-        path.map_or(Ok(()), |path| self.state.write(path))
-    }
-
     fn record(&mut self, name: &str) -> Result<&mut Record, Failure> {
         if self.is_closed {
             return Err(interrupted());
@@ -78,21 +77,34 @@ impl Book {
     pub(super) fn open(path: &Path, way: Way) -> Result<Arc<Self>, Failure> {
         let turn = Some(turn(path)?);
         let mut state = State::read(path)?;
-        let cleared = state.clear();
-        let pages = Pages { state, turn, ..Pages::default() };
-        pages.write(Some(path))?;
+        let cleared = state.clear().and(books::clear(path));
+        state.write(path)?;
         cleared?;
-        Ok(Arc::new(Self { path: Some(path.to_owned()), way, pages: Mutex::new(pages) }))
+        let pages = Mutex::new(Pages { state, turn, ..Pages::default() });
+        Ok(books::add(Self { path: path.to_owned(), is_own: false, way, pages }))
     }
 
-    /// A book that ends with this process.
-    pub(crate) fn in_memory() -> Arc<Self> {
-        Arc::new(Self { path: None, way: Way::Programs, pages: Mutex::default() })
+    /// A book of what ends with this process, beside the one at `path`.
+    pub(super) fn own(path: &Path) -> Result<Arc<Self>, Failure> {
+        let path = books::own(path)?;
+        Ok(books::add(Self { path, is_own: true, way: Way::Programs, pages: Mutex::default() }))
+    }
+
+    fn write(&self, pages: &Pages) -> Result<(), Failure> {
+        if self.is_own && pages.state == State::default() {
+            return books::remove(&self.path);
+        }
+        pages.state.write(&self.path)
+    }
+
+    /// Starts nothing more.
+    pub(super) fn close(&self) {
+        self.pages.lock().is_closed = true;
     }
 
     /// Lets other commands start and stop servers.
     pub(super) fn release(&self) {
-        self.pages.lock().turn = None;
+        drop(self.pages.lock().turn.take());
     }
 
     /// Where a server is that can be used.
@@ -115,12 +127,11 @@ impl Book {
         };
         pages.state.0.push(record);
         pages.own.push(name.to_owned());
-        pages.write(self.path.as_deref())?;
+        self.write(&pages)?;
         Ok(Home { book: Arc::clone(self), name: name.to_owned(), folder })
     }
 
-    /// Stops what was started from here and starts nothing more. What another command has stopped or
-    /// started meanwhile is left alone.
+    /// Stops what was started from here and starts nothing more. What others started is left alone.
     pub(super) fn undo(&self) -> Result<(), Failure> {
         let mut pages = self.pages.lock();
         pages.is_closed = true;
@@ -130,13 +141,8 @@ impl Book {
         if mine.is_empty() {
             return Ok(());
         }
-        if let (None, Some(path)) = (&pages.turn, &self.path) {
-            pages.turn = Some(turn(path)?);
-            pages.state = State::read(path)?;
-        }
         let stopped = pages.state.stop(|record| mine.contains(record), &GENTLY);
-        pages.write(self.path.as_deref())?;
-        pages.turn = None;
+        self.write(&pages)?;
         stopped.map(drop)
     }
 
@@ -144,7 +150,7 @@ impl Book {
     pub(super) fn stop_all(&self) -> Result<usize, Failure> {
         let mut pages = self.pages.lock();
         let stopped = pages.state.stop(|_| true, &GENTLY);
-        pages.write(self.path.as_deref())?;
+        self.write(&pages)?;
         stopped
     }
 }
@@ -180,12 +186,19 @@ impl Home {
             let ended = || Failure::new(format!("{} ended at once", self.name));
             let running = Running::Process(Process::of(child.id()).ok_or_else(ended)?);
             record.running.push(running.clone());
-            pages.write(self.book.path.as_deref())?;
+            self.book.write(&pages)?;
             (child, running)
         };
         let end = Instant::now() + patience;
-        while !is_ready() {
-            if child.try_wait().map_err(failed)?.is_some() || Instant::now() > end {
+        let mut is_first = true;
+        loop {
+            // Whoever answers on its port may be another one, because of which it has ended.
+            let is_up = !std::mem::take(&mut is_first) && is_ready();
+            let has_ended = child.try_wait().map_err(failed)?.is_some();
+            if is_up && !has_ended {
+                break;
+            }
+            if has_ended || Instant::now() > end {
                 let said = fs::read_to_string(log).unwrap_or_default();
                 return Err(Failure::new(format!("{} does not start:\n{said}", self.name)));
             }
@@ -209,7 +222,7 @@ impl Home {
             let record = pages.record(&self.name)?;
             let container = Container::create(wish)?;
             record.running.push(Running::Container(container.clone()));
-            pages.write(self.book.path.as_deref())?;
+            self.book.write(&pages)?;
             container
         };
         container.start()?;
@@ -233,14 +246,14 @@ impl Home {
     pub(super) fn ready(&self, url: String) -> Result<(), Failure> {
         let mut pages = self.book.pages.lock();
         pages.record(&self.name)?.url = Some(url);
-        pages.write(self.book.path.as_deref())
+        self.book.write(&pages)
     }
 
     /// Ends everything that was started here by these signals, one after the other.
     pub(crate) fn stop(&self, signals: &[&str]) -> Result<(), Failure> {
         let mut pages = self.book.pages.lock();
         let stopped = pages.state.stop(|record| record.name == self.name, signals);
-        pages.write(self.book.path.as_deref())?;
+        self.book.write(&pages)?;
         stopped.map(drop)
     }
 
@@ -314,12 +327,32 @@ mod tests {
     }
 
     #[test]
+    fn one_that_has_ended_is_not_ready_though_another_answers() {
+        let folder = tempfile::tempdir().unwrap();
+        let (book, _) = book(&folder);
+        let home = book.home("test-loser").unwrap();
+        let mut looks = 0;
+        let ready = || {
+            looks += 1;
+            // It ends between two looks.
+            std::thread::sleep(Duration::from_millis(300));
+            true
+        };
+        let mut short = Command::new("sleep");
+        short.arg("0.1");
+        let started = home.start(short, Path::new("/dev/null"), Duration::from_secs(5), ready);
+        assert!(started.unwrap_err().to_string().contains("test-loser does not start"));
+        assert!(looks <= 1);
+        book.undo().unwrap();
+    }
+
+    #[test]
     fn undoing_leaves_what_others_started() {
         let folder = tempfile::tempdir().unwrap();
         let (first, path) = book(&folder);
         let theirs = start(&first.home("test-theirs").unwrap());
         first.pages.lock().state.0[0].url = Some("nap://".to_owned());
-        first.pages.lock().write(Some(&path)).unwrap();
+        first.write(&first.pages.lock()).unwrap();
         first.release();
         let second = Book::open(&path, Way::Programs).unwrap();
         let home = second.home("test-ours").unwrap();

@@ -2,18 +2,25 @@
 //! of its own under the user's cache.
 
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use super::Addresses;
 use super::book::Home;
-use super::install::{Wanted, find, free_port, is_open};
+use super::install::{Wanted, find, free_port, is_open, provide};
 use crate::cli::{Failure, say};
 
 /// The version that the adapter's tests were written against.
 const MINISTACK: &str = "ministack==1.5.33";
 const PYTHON: Wanted = Wanted { program: "python3", package: "python3-venv", elsewhere: "" };
+
+/// Whether an environment can be made: Debian has that apart from python3.
+fn makes_environments(python: &Path) -> bool {
+    let mut command = Command::new(python);
+    command.args(["-c", "import ensurepip"]).stdin(Stdio::null());
+    command.output().is_ok_and(|output| output.status.success())
+}
 
 pub(super) fn start(home: &Home, _others: &Addresses) -> Result<String, Failure> {
     let program = installed()?;
@@ -39,7 +46,8 @@ fn installed() -> Result<PathBuf, Failure> {
         return Ok(program);
     }
     say(&format!("servers: ministack is missing; pip install {MINISTACK}"));
-    let venv = Command::new(python).args(["-m", "venv", "--clear"]).arg(&folder).output();
+    provide("venv of python3", PYTHON.package, || makes_environments(&python))?;
+    let venv = Command::new(&python).args(["-m", "venv", "--clear"]).arg(&folder).output();
     check(venv, "python3 -m venv; on Debian as root: apt-get install python3-venv")?;
     let pip = Command::new(folder.join("bin/pip"))
         .args(["install", "--quiet", "--disable-pip-version-check", MINISTACK])
@@ -64,6 +72,27 @@ fn check(done: std::io::Result<std::process::Output>, what: &str) -> Result<(), 
     if output.status.success() {
         return Ok(());
     }
-    let said = String::from_utf8_lossy(&output.stderr);
-    Err(Failure::new(format!("{what}: {said}")))
+    // What is wrong is said on either.
+    let said =
+        [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
+    Err(Failure::new(format!("{what}: {}", said.concat())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_python_without_environments_is_told_from_one_with() {
+        // Neither of them can import anything.
+        assert!(!makes_environments(Path::new("false")));
+        assert!(!makes_environments(Path::new("no-such-python")));
+    }
+
+    #[test]
+    fn what_a_command_says_before_it_fails_is_shown() {
+        let output = Command::new("sh").args(["-c", "echo here; echo there >&2; exit 1"]).output();
+        let failure = check(output, "python3 -m venv").unwrap_err().to_string();
+        assert!(failure.contains("here") && failure.contains("there"), "{failure}");
+    }
 }

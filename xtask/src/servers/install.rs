@@ -49,27 +49,38 @@ pub(super) fn server(
 
 /// Where the program is; installed if it is not there and that needs no question.
 pub(crate) fn find(wanted: &Wanted) -> Result<PathBuf, Failure> {
+    provide(wanted.program, wanted.package, || search(wanted).is_some())?;
+    search(wanted).ok_or_else(|| Failure::new(format!("{} is gone again", wanted.program)))
+}
+
+/// Installs `package` unless `what` it is wanted for is there.
+pub(super) fn provide(
+    what: &str,
+    package: &str,
+    is_there: impl Fn() -> bool,
+) -> Result<(), Failure> {
     // The package manager takes one order at a time, and the last one may have brought this too.
     static TURN: Mutex<()> = Mutex::new(());
     let _turn = TURN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    if let Some(path) = search(wanted) {
-        return Ok(path);
+    if is_there() {
+        return Ok(());
     }
-    let (program, package) = (wanted.program, wanted.package);
     let command = format!("apt-get install -y --no-install-recommends {package}");
-    say(&format!("servers: {program} is missing; {command}"));
+    say(&format!("servers: {what} is missing; {command}"));
     let prefix = if is_root() { "" } else { "sudo -n " };
-    let install = format!("{prefix}{command}");
-    // A machine that is new knows no packages yet.
-    let is_installed =
-        shell(&install) || (shell(&format!("{prefix}apt-get update -qq")) && shell(&install));
-    if is_installed && let Some(path) = search(wanted) {
-        return Ok(path);
+    // A new machine may be updating itself.
+    let patient = command.replacen("apt-get", "apt-get -o DPkg::Lock::Timeout=300", 1);
+    let install = format!("{prefix}{patient}");
+    let update = format!("{prefix}apt-get -o DPkg::Lock::Timeout=300 update -qq");
+    // One that is new knows no packages yet.
+    let is_installed = shell(&install) || (shell(&update) && shell(&install));
+    if is_installed && is_there() {
+        return Ok(());
     }
-    let what = format!(
-        "{program} is missing and could not be installed without a question; as root: {command}"
+    let failure = format!(
+        "{what} is missing and could not be installed without a question; as root: {command}"
     );
-    Err(Failure::new(what))
+    Err(Failure::new(failure))
 }
 
 fn search(wanted: &Wanted) -> Option<PathBuf> {
@@ -111,11 +122,19 @@ pub(super) fn unprivileged(program: &Path, user: &str) -> Command {
     command
 }
 
-/// A port that nobody listened on just now.
+/// A port that nobody listened on just now, and that nobody in this process was given before.
 pub(crate) fn free_port() -> Result<u16, Failure> {
-    let listener = std::net::TcpListener::bind(("127.0.0.1", 0));
-    let address = listener.and_then(|listener| listener.local_addr());
-    address.map(|address| address.port()).map_err(|error| Failure::io("a free port", &error))
+    static GIVEN: Mutex<Vec<u16>> = Mutex::new(Vec::new());
+    let failed = |error: std::io::Error| Failure::io("a free port", &error);
+    loop {
+        let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).map_err(failed)?;
+        let port = listener.local_addr().map_err(failed)?.port();
+        let mut given = GIVEN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if !given.contains(&port) {
+            given.push(port);
+            return Ok(port);
+        }
+    }
 }
 
 /// Whether somebody listens on `port`.
@@ -148,6 +167,13 @@ mod tests {
         let failure = find(&wanted).unwrap_err().to_string();
         assert!(failure.contains("no-such-program"), "{failure}");
         assert!(failure.contains("apt-get install"), "{failure}");
+    }
+
+    #[test]
+    fn a_package_is_left_out_of_it_when_what_it_brings_is_there() {
+        provide("this test", "no-such-package", || true).unwrap();
+        let failure = provide("that test", "no-such-package", || false).unwrap_err().to_string();
+        assert!(failure.contains("that test") && failure.contains("no-such-package"), "{failure}");
     }
 
     #[test]

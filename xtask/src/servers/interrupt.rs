@@ -1,16 +1,13 @@
 //! What is done when somebody ends this process by ctrl-C or by a signal.
 
-use std::sync::Arc;
-
 use futures_util::future::select_all;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::book::Book;
+use super::books;
 use crate::cli::{Failure, complain};
 
-/// Undoes what was started from `book` when this process is told to end, and then ends it. A process
-/// has one such book.
-pub(super) fn undoes(book: &Arc<Book>) -> Result<(), Failure> {
+/// Undoes what this process started, for whatever book, when it is told to end, and then ends it.
+pub(super) fn undoes() -> Result<(), Failure> {
     let failed = |error: std::io::Error| Failure::io("signals", &error);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(failed)?;
@@ -28,7 +25,6 @@ pub(super) fn undoes(book: &Arc<Book>) -> Result<(), Failure> {
     if ends.is_empty() {
         return Ok(());
     }
-    let book = Arc::clone(book);
     std::thread::spawn(move || {
         let first = ends.iter_mut().map(|(number, end)| {
             Box::pin(async move {
@@ -37,7 +33,7 @@ pub(super) fn undoes(book: &Arc<Book>) -> Result<(), Failure> {
             })
         });
         let (number, ..) = runtime.block_on(select_all(first));
-        if let Err(failure) = book.undo() {
+        if let Err(failure) = books::undo() {
             complain(&format!("servers: {failure}"));
         }
         std::process::exit(128 + number);

@@ -3,6 +3,7 @@
 //! A variable that names an existing server wins. Only what was started here is stopped.
 
 pub(crate) mod book;
+mod books;
 mod docker;
 mod dynamodb;
 pub(crate) mod install;
@@ -15,7 +16,9 @@ mod state;
 pub(crate) mod valkey;
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
 
 use crate::cli::{Failure, Verdict, say};
 use book::{Book, Home, Way};
@@ -119,21 +122,22 @@ pub(crate) fn run(root: &Path, arguments: &[String]) -> Result<Verdict, Failure>
 
 fn shown(root: &Path, way: Way) -> Result<(), Failure> {
     let book = Book::open(&state_file(root), way)?;
-    interrupt::undoes(&book)?;
-    for (variable, url) in up(&book)?.0 {
+    interrupt::undoes()?;
+    for (variable, url) in up(&KINDS, &book, &book)?.0 {
         say(&format!("{variable}={url}"));
     }
     Ok(())
 }
 
-/// Starts what is not there yet, side by side; then what needs the others. What can't be started
-/// leaves nothing behind.
-fn up(book: &Arc<Book>) -> Result<Addresses, Failure> {
+/// Starts from `book` what is neither there nor in `shared`, side by side; then what needs the
+/// others. One that can't be started leaves nothing behind, and none of the others.
+fn up(kinds: &[Kind], shared: &Book, book: &Arc<Book>) -> Result<Addresses, Failure> {
+    let url = |name: &str| shared.url(name).or_else(|| book.url(name));
     let mut outcome = Ok(());
     for is_second in [false, true] {
-        let others = known(|name| book.url(name));
-        let wanted = KINDS.iter().filter(|kind| {
-            let is_there = from_outside(kind.variable).is_some() || book.url(kind.name).is_some();
+        let others = known(url);
+        let wanted = kinds.iter().filter(|kind| {
+            let is_there = from_outside(kind.variable).is_some() || url(kind.name).is_some();
             kind.is_second == is_second && !is_there
         });
         let started: Vec<_> = std::thread::scope(|scope| {
@@ -144,7 +148,13 @@ fn up(book: &Arc<Book>) -> Result<Addresses, Failure> {
         });
         outcome = started.into_iter().fold(outcome, Result::and);
     }
-    outcome.map(|()| known(|name| book.url(name)))
+    match outcome {
+        Ok(()) => Ok(known(url)),
+        Err(failure) => {
+            let left = book.undo().err().map_or(String::new(), |left| format!("; {left}"));
+            Err(Failure::new(format!("{failure}{left}")))
+        }
+    }
 }
 
 fn start(book: &Arc<Book>, kind: &Kind, others: &Addresses) -> Result<(), Failure> {
@@ -161,8 +171,17 @@ fn joined(thread: std::thread::ScopedJoinHandle<'_, Result<(), Failure>>) -> Res
     thread.join().unwrap_or_else(|_| Err(Failure::new("a thread that starts a server broke")))
 }
 
-/// Servers for the length of a run. What was up before stays up; the rest is given back however the
-/// run ends.
+/// The book of the lease that this process holds.
+static HELD: Mutex<Weak<Book>> = Mutex::new(Weak::new());
+
+/// A place for a server of one's own, which ends with the lease at the latest.
+pub(crate) fn home(name: &str) -> Result<Home, Failure> {
+    let book = HELD.lock().upgrade();
+    book.ok_or_else(|| Failure::new("no lease of servers is held"))?.home(name)
+}
+
+/// Servers for the length of a run. What `up` started is used and stays; the rest is started for
+/// this run alone, whoever else runs at the same time, and given back however it ends.
 pub(crate) struct Lease {
     book: Arc<Book>,
     /// Where they are.
@@ -172,12 +191,16 @@ pub(crate) struct Lease {
 impl Lease {
     /// Starts what is missing.
     pub(crate) fn take(root: &Path) -> Result<Self, Failure> {
-        let book = Book::open(&state_file(root), Way::Programs)?;
-        interrupt::undoes(&book)?;
+        let path = state_file(root);
+        // Held until all are there: what is missing on this machine is installed once.
+        let shared = Book::open(&path, Way::Programs)?;
+        let book = Book::own(&path)?;
+        interrupt::undoes()?;
         // From here on, whatever was started is given back by the lease, also after a failure.
         let mut lease = Self { book, addresses: Addresses::default() };
-        lease.addresses = up(&lease.book)?;
-        lease.book.release();
+        lease.addresses = up(&KINDS, &shared, &lease.book)?;
+        shared.release();
+        *HELD.lock() = Arc::downgrade(&lease.book);
         Ok(lease)
     }
 }
@@ -221,7 +244,7 @@ mod tests {
         home.start(command, Path::new("/dev/null"), Duration::from_secs(5), || true)
     }
 
-    static SEEN: parking_lot::Mutex<Option<Running>> = parking_lot::Mutex::new(None);
+    static SEEN: Mutex<Option<Running>> = Mutex::new(None);
 
     fn half(home: &Home, _: &Addresses) -> Result<String, Failure> {
         *SEEN.lock() = Some(sleeping(home)?);
@@ -238,9 +261,61 @@ mod tests {
         let failure = start(&book, &kind, &others).unwrap_err().to_string();
         assert!(failure.contains("test-failing") && failure.contains("X_URL"), "{failure}");
         assert_eq!(State::read(&path).unwrap(), State::default());
-        let folder = format!("session-store-test-failing-{}", std::process::id());
-        assert!(!Path::new("/dev/shm").join(&folder).exists());
+        assert!(!state::folder("test-failing").exists());
         assert!(!SEEN.lock().clone().unwrap().is_alive());
+    }
+
+    static WHOLE: Mutex<Vec<Running>> = Mutex::new(Vec::new());
+
+    fn whole(home: &Home, _: &Addresses) -> Result<String, Failure> {
+        WHOLE.lock().push(sleeping(home)?);
+        Ok("nap://".to_owned())
+    }
+
+    fn broken(home: &Home, _: &Addresses) -> Result<String, Failure> {
+        WHOLE.lock().push(sleeping(home)?);
+        panic!("a start broke")
+    }
+
+    fn refused(_: &Home, _: &Addresses) -> Result<String, Failure> {
+        Err(Failure::new("no such server"))
+    }
+
+    #[test]
+    fn one_that_does_not_start_leaves_none_of_the_others() {
+        let kind = |name, start| Kind { name, variable: "X_URL", start, is_second: false };
+        let whole = kind("test-whole-one", whole);
+        for other in [kind("test-broken", broken), kind("test-refused", refused)] {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("target/servers.json");
+            let shared = Book::open(&path, Way::Programs).unwrap();
+            let kinds = [Kind { ..whole }, other];
+            assert!(up(&kinds, &shared, &shared).is_err());
+            let started = std::mem::take(&mut *WHOLE.lock());
+            assert!(!started.is_empty() && !started.iter().any(Running::is_alive));
+            assert_eq!(State::read(&path).unwrap(), State::default());
+        }
+    }
+
+    #[test]
+    fn a_run_beside_another_has_servers_of_its_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("target/servers.json");
+        let shared = Book::open(&path, Way::Programs).unwrap();
+        let book = Book::own(&path).unwrap();
+        let home = book.home("test-lease").unwrap();
+        let running = sleeping(&home).unwrap();
+        home.ready("nap://".to_owned()).unwrap();
+        shared.release();
+        // The next command neither uses nor stops them, and neither does `down`.
+        let next = Book::open(&path, Way::Programs).unwrap();
+        assert_eq!(next.url("test-lease"), None);
+        assert_eq!(next.stop_all().unwrap(), 0);
+        assert!(running.is_alive());
+        let file = books::own(&path).unwrap();
+        assert!(file.exists());
+        book.undo().unwrap();
+        assert!(!running.is_alive() && !file.exists());
     }
 
     #[test]

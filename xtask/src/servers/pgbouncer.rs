@@ -1,8 +1,13 @@
 //! A pooler in transaction mode before the Postgres, which the adapter must refuse.
 
-use std::fs::{self, File};
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use std::process::{Command, Stdio};
 use std::time::Duration;
+
+use percent_encoding::percent_decode_str;
+use url::Url;
 
 use super::Addresses;
 use super::book::Home;
@@ -15,6 +20,8 @@ const USER: &str = "postgres";
 
 /// There is no official one.
 const IMAGE: &str = "edoburu/pgbouncer";
+/// What the pooler calls the database: not every name of one can be a name there.
+const NAME: &str = "pooled";
 const PATIENCE: Duration = Duration::from_secs(20);
 
 const PGBOUNCER: Wanted = Wanted { program: "pgbouncer", package: "pgbouncer", elsewhere: "" };
@@ -22,26 +29,15 @@ const PGBOUNCER: Wanted = Wanted { program: "pgbouncer", package: "pgbouncer", e
 pub(super) fn start(home: &Home, others: &Addresses) -> Result<String, Failure> {
     let program = server(home, IMAGE, "pgbouncer", || find(&PGBOUNCER))?;
     let truth = others.of("SESSION_STORE_POSTGRES_URL").unwrap_or_default();
-    // postgres://user@host:port/database
-    let parts = truth.split_once("://").and_then(|(_, rest)| rest.split_once('@'));
-    let address = parts.and_then(|(user, rest)| Some((user, rest.split_once('/')?)));
-    let Some((user, (host, database))) = address else {
-        return Err(Failure::new(
-            "pgbouncer: SESSION_STORE_POSTGRES_URL has no user or no database",
-        ));
-    };
-    let (host, server_port) = host.split_once(':').unwrap_or((host, "5432"));
     let port = free_port()?;
-    let user_name = user.split(':').next().unwrap_or(user);
-    let ini = format!(
-        "[databases]\n{database} = host={host} port={server_port} dbname={database} user={user_name}\n\
-         [pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\npool_mode = transaction\n\
-         auth_type = any\nunix_socket_dir =\nignore_startup_parameters = extra_float_digits,options\n"
-    );
+    let (ini, url) = settings(truth, port)?;
     let failed = |error: std::io::Error| Failure::io("pgbouncer", &error);
     let folder = &home.folder;
     let path = folder.join("pgbouncer.ini");
-    fs::write(&path, ini).map_err(failed)?;
+    // A password may be in it. A container's user is a stranger here, and must read it all the same.
+    let mode = if matches!(program, Program::Here(_)) { 0o600 } else { 0o644 };
+    let file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&path);
+    file.and_then(|mut file| file.write_all(ini.as_bytes())).map_err(failed)?;
     match program {
         Program::Here(program) => {
             if is_root() {
@@ -70,5 +66,72 @@ pub(super) fn start(home: &Home, others: &Addresses) -> Result<String, Failure> 
             home.contain(&wish, PATIENCE, || is_open(port))?;
         }
     }
-    Ok(format!("postgres://{user_name}@127.0.0.1:{port}/{database}"))
+    Ok(url)
+}
+
+/// What the pooler on `port` is told of the Postgres at `truth`, and where it is then itself.
+fn settings(truth: &str, port: u16) -> Result<(String, String), Failure> {
+    let about = |what: &str| Failure::new(format!("SESSION_STORE_POSTGRES_URL {what}"));
+    let url = Url::parse(truth).map_err(|error| about(&format!("can't be read: {error}")))?;
+    let path = url.path().trim_start_matches('/');
+    let host = url.host_str().unwrap_or_default();
+    if url.username().is_empty() || path.is_empty() || host.is_empty() {
+        return Err(about("has no user, no host or no database"));
+    }
+    let decoded = |part: &str| {
+        let text = percent_decode_str(part).decode_utf8();
+        let text = text.ok().filter(|text| !text.contains(char::is_control)).map(String::from);
+        text.ok_or_else(|| about("has a part that a pooler can't be told"))
+    };
+    let value = |part: &str| Ok(format!("'{}'", decoded(part)?.replace('\'', "''")));
+    let password = match url.password() {
+        Some(password) => format!(" password={}", value(password)?),
+        None => String::new(),
+    };
+    let ini = format!(
+        "[databases]\n{NAME} = host={} port={} dbname={} user={}{password}\n\
+         [pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\npool_mode = transaction\n\
+         auth_type = any\nunix_socket_dir =\nignore_startup_parameters = extra_float_digits,options\n",
+        value(host.trim_matches(['[', ']']))?,
+        url.port().unwrap_or(5432),
+        value(path)?,
+        value(url.username())?,
+    );
+    Ok((ini, format!("postgres://{}@127.0.0.1:{port}/{NAME}", url.username())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn database(truth: &str) -> String {
+        let (ini, _) = settings(truth, 7000).unwrap();
+        ini.lines().nth(1).unwrap().to_owned()
+    }
+
+    #[test]
+    fn a_password_is_passed_on_and_a_query_is_not() {
+        let truth = "postgres://shop:o%27ne%20%40@db.example:6543/shop?sslmode=require";
+        let wanted = "pooled = host='db.example' port=6543 dbname='shop' user='shop' \
+                      password='o''ne @'";
+        assert_eq!(database(truth), wanted);
+        assert_eq!(settings(truth, 7000).unwrap().1, "postgres://shop@127.0.0.1:7000/pooled");
+    }
+
+    #[test]
+    fn what_is_left_out_has_its_default() {
+        let wanted = "pooled = host='::1' port=5432 dbname='d' user='u'";
+        assert_eq!(database("postgresql://u@[::1]/d"), wanted);
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_named_without_its_password() {
+        for truth in
+            ["hunter2", "postgres://u:hunter2@h", "postgres://h/d", "postgres://u:hunter2%0A@h/d"]
+        {
+            let failure = settings(truth, 7000).unwrap_err().to_string();
+            assert!(failure.contains("SESSION_STORE_POSTGRES_URL"), "{failure}");
+            assert!(!failure.contains("hunter2"), "{failure}");
+        }
+    }
 }

@@ -20,7 +20,23 @@ impl Process {
         Some(Self { pid, began: began(pid)? })
     }
 
-    fn is_alive(self) -> bool {
+    /// This process.
+    pub(super) fn own() -> Option<Self> {
+        Self::of(std::process::id())
+    }
+
+    /// What tells it from every other one, as a part of a file's name.
+    pub(super) fn label(self) -> String {
+        format!("{}-{}", self.pid, self.began)
+    }
+
+    /// The process that a file was named after.
+    pub(super) fn labelled(label: &str) -> Option<Self> {
+        let (pid, began) = label.split_once('-')?;
+        Some(Self { pid: pid.parse().ok()?, began: began.parse().ok()? })
+    }
+
+    pub(super) fn is_alive(self) -> bool {
         began(self.pid) == Some(self.began)
     }
 
@@ -32,16 +48,21 @@ impl Process {
     }
 }
 
-/// Clock ticks since the machine started, field 22 of `/proc/PID/stat`; `None` when it has ended.
-fn began(pid: u32) -> Option<u64> {
+/// The fields of `/proc/PID/stat` behind the name of the program, which may hold spaces and
+/// parentheses; the first one is the state.
+fn stat(pid: u32) -> Option<Vec<String>> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name of the program may hold spaces and parentheses.
     let (_, rest) = stat.rsplit_once(')')?;
-    let mut fields = rest.split_whitespace();
-    if fields.next()? == "Z" {
+    Some(rest.split_whitespace().map(str::to_owned).collect())
+}
+
+/// Clock ticks since the machine started; `None` when it has ended.
+fn began(pid: u32) -> Option<u64> {
+    let fields = stat(pid)?;
+    if fields.first()? == "Z" {
         return None;
     }
-    fields.nth(18)?.parse().ok()
+    fields.get(19)?.parse().ok()
 }
 
 /// Something that runs because we started it.
@@ -64,6 +85,16 @@ impl Running {
         match self {
             Self::Process(process) => process.signal(name),
             Self::Container(container) => container.signal(name),
+        }
+    }
+
+    /// Lets a process go on that was stopped: until then it heeds no signal but one.
+    pub(super) fn resume(&self) {
+        if let Self::Process(process) = self
+            && stat(process.pid)
+                .is_some_and(|fields| fields.first().is_some_and(|state| state == "T"))
+        {
+            process.signal("-CONT");
         }
     }
 
@@ -99,5 +130,13 @@ mod tests {
         own.signal("-KILL");
         child.wait().unwrap();
         assert!(!own.is_alive());
+    }
+
+    #[test]
+    fn a_process_is_found_again_by_the_name_of_its_file() {
+        let own = Process::own().unwrap();
+        assert_eq!(Process::labelled(&own.label()), Some(own));
+        assert!(own.is_alive());
+        assert_eq!(Process::labelled("servers"), None);
     }
 }

@@ -47,6 +47,7 @@ impl Record {
         for signal in signals {
             for running in &self.running {
                 running.signal(signal);
+                running.resume();
             }
             let end = Instant::now() + Duration::from_secs(5);
             while self.running.iter().any(Running::is_alive) && Instant::now() < end {
@@ -130,11 +131,33 @@ impl State {
     }
 }
 
-/// An empty folder, in memory where there is room for it.
-pub(super) fn empty_folder(name: &str) -> Result<PathBuf, Failure> {
+/// What the largest server needs: the tests write millions of rows into it.
+const ROOM: u64 = 3 << 30;
+
+/// Where the folders of servers lie: in memory where there is room for them.
+fn parent(memory: &Path, free: Option<u64>) -> PathBuf {
+    match free {
+        Some(free) if free >= ROOM => memory.to_owned(),
+        _ => std::env::temp_dir(),
+    }
+}
+
+/// How many bytes are free there; none where there is no such folder.
+fn free(folder: &Path) -> Option<u64> {
+    let system = rustix::fs::statvfs(folder).ok()?;
+    Some(system.f_bavail.saturating_mul(system.f_frsize))
+}
+
+/// The folder of a server of this name that this process starts.
+pub(super) fn folder(name: &str) -> PathBuf {
     let memory = Path::new("/dev/shm");
-    let parent = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
-    let folder = parent.join(format!("session-store-{name}-{}", std::process::id()));
+    let parent = parent(memory, free(memory));
+    parent.join(format!("session-store-{name}-{}", std::process::id()))
+}
+
+/// The same, made empty.
+pub(super) fn empty_folder(name: &str) -> Result<PathBuf, Failure> {
+    let folder = folder(name);
     let failed = |error: std::io::Error| Failure::io(&folder.display().to_string(), &error);
     if folder.exists() {
         fs::remove_dir_all(&folder).map_err(failed)?;
@@ -154,5 +177,17 @@ mod tests {
         assert_eq!(State::read(&path).unwrap(), State::default());
         fs::write(&path, "[{\"name\":1}]").unwrap();
         assert!(State::read(&path).is_err());
+    }
+
+    #[test]
+    fn memory_is_used_only_with_room_for_a_postgres() {
+        let memory = Path::new("/memory");
+        assert_eq!(parent(memory, Some(3 << 30)), memory);
+        // What docker gives a container, and what a machine without such a folder has.
+        for free in [Some(64 << 20), Some((3 << 30) - 1), None] {
+            assert_eq!(parent(memory, free), std::env::temp_dir());
+        }
+        assert!(free(Path::new("/")).is_some());
+        assert_eq!(free(Path::new("/no/such/folder")), None);
     }
 }

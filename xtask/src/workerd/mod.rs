@@ -14,6 +14,7 @@ use session_store_core::conformance::AdapterReport;
 
 use crate::cli::{Failure, Verdict, say};
 use crate::command::Program;
+use crate::servers::install::{Wanted, find};
 use crate::test::Tally;
 
 const SCRIPTS: [&str; 8] = [
@@ -26,6 +27,13 @@ const SCRIPTS: [&str; 8] = [
     "example.mjs",
     "deploy.mjs",
 ];
+
+/// What drives the runtime.
+const NODE: Wanted = Wanted { program: "node", package: "nodejs", elsewhere: "" };
+const NPM: Wanted = Wanted { program: "npm", package: "npm", elsewhere: "" };
+
+/// What Workers are compiled for.
+const TARGET: &str = "wasm32-unknown-unknown";
 
 /// Whether an adapter is tested inside the runtime.
 pub(crate) fn runs(adapter: &str) -> bool {
@@ -127,6 +135,9 @@ struct Runtime {
 impl Runtime {
     /// Installs what the lock file names, unless that was done before.
     fn prepare(root: &Path) -> Result<Self, Failure> {
+        find(&NODE)?;
+        find(&NPM)?;
+        provide_target(root, TARGET)?;
         let target = target(root)?;
         let folder = target.join("workerd/runtime");
         let failed =
@@ -149,11 +160,9 @@ impl Runtime {
 
     /// Builds a package of the workspace for workerd and returns the folder of its modules.
     fn build(&self, root: &Path, package: &str) -> Result<PathBuf, Failure> {
-        const TARGET: &str = "wasm32-unknown-unknown";
         let build = Program::cargo(&format!("build --quiet --package {package} --target {TARGET}"));
         if !build.succeeds(root)? {
-            let what = format!("`{build}` failed; is the target there? rustup target add {TARGET}");
-            return Err(Failure::new(what));
+            return Err(Failure::new(format!("`{build}` failed")));
         }
         let file = format!("{}.wasm", package.replace('-', "_"));
         let input = self.target.join(TARGET).join("debug").join(file);
@@ -191,16 +200,32 @@ impl Runtime {
 }
 
 fn install(folder: &Path) -> Result<(), Failure> {
-    if Command::new("node").arg("--version").stdout(Stdio::null()).status().is_err() {
-        let what = "node is missing, which workerd is driven by: install Node.js 20 with npm";
-        return Err(Failure::new(what));
-    }
     let mut npm = Command::new("npm");
     // The install scripts of the packages only fetch what the packages hold already.
     npm.args(["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]);
     execute(npm.current_dir(folder).stdout(Stdio::null()))?;
     let stamp = folder.join("node_modules/.session-store");
     fs::write(&stamp, "").map_err(|error| Failure::io(&stamp.display().to_string(), &error))
+}
+
+/// Adds a target to the compiler unless it is there.
+fn provide_target(root: &Path, target: &str) -> Result<(), Failure> {
+    let mut ask = Command::new("rustc");
+    ask.args(["--print", "target-libdir", "--target", target]).current_dir(root);
+    let said = ask.output().map_err(|error| Failure::io("rustc", &error))?;
+    let library = String::from_utf8_lossy(&said.stdout).trim().to_owned();
+    if said.status.success() && Path::new(&library).is_dir() {
+        return Ok(());
+    }
+    say(&format!("workers: the target {target} is missing; rustup target add {target}"));
+    let mut add = Command::new("rustup");
+    add.args(["target", "add", target]).current_dir(root).stdout(Stdio::null());
+    execute(&mut add).map_err(|failure| {
+        Failure::new(format!(
+            "the target {target} is missing: rustup target add {target}, or the package of it that \
+             your system has ({failure})"
+        ))
+    })
 }
 
 fn execute(command: &mut Command) -> Result<(), Failure> {
@@ -216,4 +241,15 @@ fn target(root: &Path) -> Result<PathBuf, Failure> {
         .map_err(|error| Failure::new(format!("cargo metadata: {error}")))?;
     let folder = metadata["target_directory"].as_str().map(PathBuf::from);
     folder.ok_or_else(|| Failure::new("cargo metadata names no target folder"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_target_that_cannot_be_added_is_named_with_the_command() {
+        let failure = provide_target(Path::new("."), "no-such-target").unwrap_err().to_string();
+        assert!(failure.contains("rustup target add no-such-target"), "{failure}");
+    }
 }
