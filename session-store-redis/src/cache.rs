@@ -52,9 +52,10 @@ impl RedisCache {
     /// `Configuration` when the configuration can't work.
     pub fn new(config: &RedisConfig) -> Result<Self> {
         let dialer = route::dialer(config)?;
-        let removals = config.wait.map(|wait| (Routes::new(&config.servers, &dialer), wait));
+        let routes = Routes::new(&config.servers, &dialer);
+        let removals = config.wait.map(|wait| (routes.beside(), wait));
         let inner = Inner {
-            routes: Routes::new(&config.servers, &dialer),
+            routes,
             dialer,
             removals,
             prefix: config.key_prefix.clone(),

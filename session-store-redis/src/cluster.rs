@@ -12,28 +12,43 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::driver::{Command, Reply};
 use crate::error::Fault;
+use crate::identity::Known;
 use crate::key::{SLOTS, slot};
 use crate::link::{Dialer, Link, Place};
 use crate::slots::{Claim, Claims, Map, Redirection};
 use crate::url::Node;
 
-/// So many nodes say what the map is, or the majority of all where that is less; of each slot the claim
-/// of the highest epoch counts.
+/// So many nodes say what the map is, or the majority of all where that is less, or whoever has
+/// answered when half of the time is over; of each slot the claim of the highest epoch counts.
 const WITNESSES: usize = 3;
 
-/// The nodes of a Cluster.
+/// The nodes of a Cluster, and one of two ways to them.
 #[derive(Debug)]
 pub(crate) struct Cluster {
+    shared: Arc<Shared>,
+    way: usize,
+}
+
+/// What both ways have in common: a change that both go by counts once.
+#[derive(Debug)]
+struct Shared {
     dialer: Arc<Dialer>,
     seeds: Vec<Node>,
-    links: Mutex<HashMap<Node, Arc<Link>>>,
-    known: Mutex<Known>,
+    members: Mutex<HashMap<Node, Member>>,
+    state: Mutex<State>,
     /// One look at a time.
     turn: tokio::sync::Mutex<()>,
 }
 
+/// A node that was asked.
 #[derive(Debug, Default)]
-struct Known {
+struct Member {
+    known: Known,
+    links: [Option<Arc<Link>>; 2],
+}
+
+#[derive(Debug, Default)]
+struct State {
     map: Option<Arc<Map>>,
     is_stale: bool,
     /// Nobody looks again before this moment, unless a node says where else to look: a part of the
@@ -48,13 +63,14 @@ pub(crate) type Group = (Arc<Link>, Vec<Vec<u8>>);
 
 impl Cluster {
     pub(crate) fn new(seeds: Vec<Node>, dialer: Arc<Dialer>) -> Self {
-        Self {
-            dialer,
-            seeds,
-            links: Mutex::default(),
-            known: Mutex::default(),
-            turn: tokio::sync::Mutex::default(),
-        }
+        let (members, state) = (Mutex::default(), Mutex::default());
+        let turn = tokio::sync::Mutex::default();
+        Self { shared: Arc::new(Shared { dialer, seeds, members, state, turn }), way: 0 }
+    }
+
+    /// The other way.
+    pub(crate) fn beside(&self) -> Self {
+        Self { shared: Arc::clone(&self.shared), way: 1 - self.way }
     }
 
     /// Learns who owns what, if that is not known.
@@ -81,13 +97,16 @@ impl Cluster {
                 let (link, again) = self.owner(slot, end).await?;
                 if again == owner {
                     // The nodes disagree. The one that was asked knows best whether it owns a slot.
-                    self.dialer.watch.changed();
+                    self.shared.dialer.watch.changed();
                     self.link(&node).call(command, end).await
                 } else {
                     link.call(command, end).await
                 }
             }
             Redirection::Ask(node) => {
+                // A copy that arrived there after the key was removed here answers as if nothing had
+                // been removed, and no map says so.
+                self.shared.dialer.watch.changed();
                 let both = [Command::new("ASKING", &[]), command];
                 let mut answers = self.link(&node).all(&both, end).await?;
                 answers.pop().unwrap_or_else(|| Err(Fault::Lost("no answer".to_owned())))
@@ -129,10 +148,10 @@ impl Cluster {
         let is_moved = fault.is("MOVED");
         let is_passing = matches!(fault, Fault::Unreachable(_) | Fault::Lost(_) | Fault::Silent(_));
         if is_moved || is_passing || fault.is("CLUSTERDOWN") || fault.ends_connection() {
-            let mut known = self.known.lock();
-            known.is_stale = true;
+            let mut state = self.shared.state.lock();
+            state.is_stale = true;
             if is_moved {
-                known.pause = None;
+                state.pause = None;
             }
         }
     }
@@ -146,15 +165,17 @@ impl Cluster {
     /// The owner of `slot`; without one, the map is looked at again the next time.
     fn owner_in<'a>(&self, map: &'a Map, slot: u16) -> Result<&'a Node, Fault> {
         map.owner(slot).ok_or_else(|| {
-            self.known.lock().is_stale = true;
+            self.shared.state.lock().is_stale = true;
             unowned(slot)
         })
     }
 
     fn link(&self, node: &Node) -> Arc<Link> {
-        let mut links = self.links.lock();
-        let link = links.entry(node.clone()).or_insert_with(|| {
-            Arc::new(Link::new(Place::Part(node.clone()), Arc::clone(&self.dialer)))
+        let mut members = self.shared.members.lock();
+        let Member { known, links } = members.entry(node.clone()).or_default();
+        let link = links[self.way].get_or_insert_with(|| {
+            let dialer = Arc::clone(&self.shared.dialer);
+            Arc::new(Link::new(Place::Part(node.clone()), dialer, known.clone()))
         });
         Arc::clone(link)
     }
@@ -163,62 +184,58 @@ impl Cluster {
         if let Some(found) = self.current() {
             return found;
         }
-        let _turn = timeout_at(end, self.turn.lock()).await.map_err(|_| late())?;
+        let _turn = timeout_at(end, self.shared.turn.lock()).await.map_err(|_| late())?;
         // Somebody else may have looked meanwhile.
         if let Some(found) = self.current() {
             return found;
         }
         let found = self.look(end).await;
-        let mut known = self.known.lock();
-        let pause = Some(Instant::now() + self.dialer.pause);
+        let mut state = self.shared.state.lock();
+        let pause = Some(Instant::now() + self.shared.dialer.pause);
         match found {
             Ok(map) => {
                 let map = Arc::new(map);
-                if known.map.as_ref().is_some_and(|before| *before != map) {
+                if state.map.as_ref().is_some_and(|before| *before != map) {
                     // Counted before anybody can go by the new map: a node that was promoted may
                     // lack a removal.
-                    self.dialer.watch.changed();
+                    self.shared.dialer.watch.changed();
                 }
                 self.release(&map);
                 let map_now = Some(Arc::clone(&map));
-                *known = Known { map: map_now, is_stale: false, pause, trouble: None };
+                *state = State { map: map_now, is_stale: false, pause, trouble: None };
                 Ok(map)
             }
             Err(fault) => {
-                (known.pause, known.trouble) = (pause, Some(fault.clone()));
-                known.map.clone().ok_or(fault)
+                (state.pause, state.trouble) = (pause, Some(fault.clone()));
+                state.map.clone().ok_or(fault)
             }
         }
     }
 
     /// The map if it need not, or can't, be looked at again now.
     fn current(&self) -> Option<Result<Arc<Map>, Fault>> {
-        let known = self.known.lock();
-        let is_pausing = known.pause.is_some_and(|until| Instant::now() < until);
-        match (&known.map, &known.trouble) {
-            (Some(map), _) if !known.is_stale || is_pausing => Some(Ok(Arc::clone(map))),
+        let state = self.shared.state.lock();
+        let is_pausing = state.pause.is_some_and(|until| Instant::now() < until);
+        match (&state.map, &state.trouble) {
+            (Some(map), _) if !state.is_stale || is_pausing => Some(Ok(Arc::clone(map))),
             (None, Some(fault)) if is_pausing => Some(Err(fault.clone())),
             _ => None,
         }
     }
 
-    /// Closes the connections to nodes that own nothing any more.
+    /// Forgets nodes that own nothing any more, and so closes the connections to them. Who they were
+    /// need not be known: that they own something again is a new epoch.
     fn release(&self, map: &Map) {
-        let links = self.links.lock();
-        let departed = links
-            .iter()
-            .filter(|(node, _)| !map.nodes.contains(node) && !self.seeds.contains(node));
-        for (_, link) in departed {
-            link.rest();
-        }
+        let is_needed = |node: &Node| map.nodes.contains(node) || self.shared.seeds.contains(node);
+        self.shared.members.lock().retain(|node, _| is_needed(node));
     }
 
     /// Asks all nodes, and takes what enough of them say. When some don't answer, half of the time
     /// until `end` is left for whatever the map is needed for.
     async fn look(&self, end: Instant) -> Result<Map, Fault> {
         let mut nodes =
-            self.known.lock().map.as_ref().map_or_else(Vec::new, |map| map.nodes.clone());
-        nodes.extend(self.seeds.iter().cloned());
+            self.shared.state.lock().map.as_ref().map_or_else(Vec::new, |map| map.nodes.clone());
+        nodes.extend(self.shared.seeds.iter().cloned());
         let mut seen = std::collections::HashSet::new();
         nodes.retain(|node| seen.insert(node.clone()));
         let needed = WITNESSES.min(nodes.len() / 2 + 1);
@@ -261,4 +278,35 @@ fn unowned(slot: u16) -> Fault {
 
 fn restless(slot: u16) -> Fault {
     Fault::answered(&format!("TRYAGAIN slot {slot} is on its way from node to node"))
+}
+
+#[cfg(all(test, any(feature = "redis", feature = "fred")))]
+mod tests {
+    use super::*;
+    use crate::config::{Client, RedisConfig};
+
+    #[test]
+    fn nodes_that_left_are_forgotten() {
+        let mut config = RedisConfig::parse("redis://seed").unwrap();
+        config.client = if cfg!(feature = "redis") { Client::Redis } else { Client::Fred };
+        let node = |host: String| Node { host, port: 6379 };
+        let seed = node("seed".to_owned());
+        let reads = Cluster::new(vec![seed.clone()], crate::route::dialer(&config).unwrap());
+        let removals = reads.beside();
+        for way in [&reads, &removals] {
+            way.link(&seed);
+            for number in 0..100 {
+                way.link(&node(format!("n{number}")));
+            }
+        }
+        let mut claims = Claims::default();
+        claims.add(
+            Claim::read("aa n7:6379@1 master - 0 0 5 connected 0-99", "").into_iter().collect(),
+        );
+        reads.release(&claims.into_map());
+        let members = removals.shared.members.lock();
+        let mut left: Vec<&str> = members.keys().map(|node| node.host.as_str()).collect();
+        left.sort_unstable();
+        assert_eq!(left, ["n7", "seed"]);
+    }
 }

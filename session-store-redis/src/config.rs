@@ -20,11 +20,12 @@ pub struct RedisConfig {
     /// Prepended to every key, before the prefix of the layered store; any characters. Default:
     /// empty.
     pub key_prefix: String,
-    /// How long one operation may take, waiting for a connection included. Default: 200 ms.
+    /// How long one operation may take, waiting for a connection included; 1 ms at least, and like
+    /// every length of time here a day at most. Default: 200 ms.
     pub deadline: Duration,
-    /// How long making a connection may take. Default: 1 s.
+    /// How long making a connection may take; 1 ms at least. Default: 1 s.
     pub connect_timeout: Duration,
-    /// After how long without any answer a connection is replaced. Default: 1 s.
+    /// After how long without any answer a connection is replaced; 1 ms at least. Default: 1 s.
     pub silence: Duration,
     /// How long nobody tries to connect after an attempt has failed; operations fail at once
     /// meanwhile. Default: 200 ms.
@@ -52,6 +53,9 @@ pub struct RedisConfig {
 }
 
 impl RedisConfig {
+    /// Longer ones are mistakes, and could not be added to a point in time.
+    const LONGEST: Duration = Duration::from_hours(24);
+
     /// These servers, with the defaults.
     pub fn new(servers: Servers) -> Self {
         Self {
@@ -106,10 +110,7 @@ impl RedisConfig {
         if self.key_prefix.contains('\0') || self.key_prefix.len() > 1024 {
             return Err(refused("key_prefix: at most 1024 bytes without NUL"));
         }
-        let times = [self.deadline, self.connect_timeout, self.silence];
-        if times.iter().any(Duration::is_zero) {
-            return Err(refused("deadline, connect_timeout, silence: more than zero"));
-        }
+        self.check_times()?;
         let (addresses, is_cluster) = match &self.servers {
             Servers::Single(address) => (std::slice::from_ref(address), false),
             Servers::Cluster(addresses) => (addresses.as_slice(), true),
@@ -133,8 +134,29 @@ impl RedisConfig {
         if !addresses.iter().all(alike) {
             return Err(refused("all addresses: the same user, password, database and scheme"));
         }
-        if self.wait.as_ref().is_some_and(|wait| wait.replicas == 0 || wait.timeout.is_zero()) {
-            return Err(refused("wait: at least 1 replica and 1 ms"));
+        if self.wait.is_some_and(|wait| wait.replicas == 0) {
+            return Err(refused("wait.replicas is 0: at least 1 replica"));
+        }
+        Ok(())
+    }
+
+    /// Servers and kernels are told milliseconds, and take none of them for "for ever".
+    fn check_times(&self) -> Result<()> {
+        let (least, none) = (Duration::from_millis(1), Duration::ZERO);
+        let times = [
+            ("deadline", self.deadline, least),
+            ("connect_timeout", self.connect_timeout, least),
+            ("silence", self.silence, least),
+            ("connect_pause", self.connect_pause, none),
+            ("identity_interval", self.identity_interval, none),
+            ("tcp_user_timeout", self.tcp_user_timeout, least),
+            ("wait.timeout", self.wait.map_or(least, |wait| wait.timeout), least),
+        ];
+        for (name, length, least) in times {
+            if length < least || length > Self::LONGEST {
+                let what = format!("{name} is {length:?}: at least {least:?}, at most a day");
+                return Err(Error::configuration(NAME, what));
+            }
         }
         Ok(())
     }
@@ -200,8 +222,8 @@ impl Client {
 pub struct Wait {
     /// How many replicas must have it. Name all that could be promoted.
     pub replicas: u32,
-    /// How long to wait for them, beyond the deadline of the operation. The `cache_deadline` of the
-    /// layered store leaves room for both.
+    /// How long to wait for them, beyond the deadline of the operation; 1 ms to a day. The
+    /// `cache_deadline` of the layered store leaves room for both.
     pub timeout: Duration,
 }
 
@@ -271,11 +293,43 @@ mod tests {
         assert!(refusal("redis://a/1,redis://b/1").contains("database 0"));
         assert!(refusal("redis://a#").contains("master"));
         assert!(refusal("redis://a,rediss://b").contains("same user"));
-        let mut config = RedisConfig::parse("redis://a").unwrap();
-        config.deadline = Duration::ZERO;
-        assert!(config.check().unwrap_err().to_string().contains("deadline"));
         assert!(RecordKeys::new(&[1; 31]).is_err());
         let keys = RecordKeys::new(&[7; 32]).unwrap();
         assert_eq!(format!("{keys:?}"), "RecordKeys(1 keys)");
+    }
+
+    #[test]
+    fn lengths_of_time_that_can_not_work_are_refused_by_name_and_value() {
+        type Set = fn(&mut RedisConfig, Duration);
+        let all: [(&str, bool, Set); 7] = [
+            ("deadline", false, |config, to| config.deadline = to),
+            ("connect_timeout", false, |config, to| config.connect_timeout = to),
+            ("silence", false, |config, to| config.silence = to),
+            ("connect_pause", true, |config, to| config.connect_pause = to),
+            ("identity_interval", true, |config, to| config.identity_interval = to),
+            ("tcp_user_timeout", false, |config, to| config.tcp_user_timeout = to),
+            ("wait.timeout", false, |config, to| {
+                config.wait = Some(Wait { replicas: 1, timeout: to });
+            }),
+        ];
+        let day = Duration::from_hours(24);
+        for (name, may_be_short, set) in all {
+            let checked = |length| {
+                let mut config = RedisConfig::parse("redis://a").unwrap();
+                set(&mut config, length);
+                config.check()
+            };
+            assert!(checked(Duration::from_millis(1)).is_ok() && checked(day).is_ok(), "{name}");
+            let short = [Duration::ZERO, Duration::from_micros(500)];
+            assert!(!may_be_short || short.iter().all(|length| checked(*length).is_ok()), "{name}");
+            let long = [Duration::MAX, day + Duration::from_nanos(1)];
+            let refused = if may_be_short { &[][..] } else { &short }.iter().chain(&long);
+            for length in refused {
+                let error = checked(*length).unwrap_err();
+                let kind = error.kind();
+                assert!(matches!(kind, session_store_core::ErrorKind::Configuration { .. }));
+                assert!(error.to_string().contains(&format!("{name} is {length:?}")), "{error}");
+            }
+        }
     }
 }

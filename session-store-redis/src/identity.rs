@@ -1,7 +1,10 @@
 //! Who answers: a process, its history, and whether it is in charge. A cache that is served by
 //! another process, or by the same one after it followed another, may hold what had been removed.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
 
 use crate::driver::{Command, Connection, Reply};
 use crate::error::Fault;
@@ -95,6 +98,27 @@ impl Identity {
     }
 }
 
+/// Who answered last at one place, for all ways to it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Known(Arc<Mutex<Option<Identity>>>);
+
+impl Known {
+    /// Notes who answers. Another one than before is a new epoch, counted once, and before anybody can
+    /// find it noted.
+    pub(crate) fn note(&self, identity: &Identity, watch: &Watch) {
+        let mut known = self.0.lock();
+        if known.as_ref().is_some_and(|before| before != identity) {
+            watch.changed();
+        }
+        *known = Some(identity.clone());
+    }
+
+    /// Whether nobody else was noted since.
+    pub(crate) fn is(&self, identity: &Identity) -> bool {
+        self.0.lock().as_ref() == Some(identity)
+    }
+}
+
 /// Counts how often entries may have come back.
 #[derive(Debug, Default)]
 pub(crate) struct Watch(AtomicU64);
@@ -133,6 +157,20 @@ mod tests {
         assert_eq!(before, identity(server, "role:master\r\nmaster_replid:01\r\nother:1\r\n"));
         assert_ne!(before, identity("run_id:bb\r\n", "role:master\r\nmaster_replid:01\r\n"));
         assert_ne!(before, identity(server, "role:master\r\nmaster_replid:02\r\n"));
+    }
+
+    #[test]
+    fn one_change_counts_once_whoever_sees_it() {
+        let (known, watch) = (Known::default(), Watch::default());
+        let other_way = known.clone();
+        let [before, after] = ["run_id:aa\r\n", "run_id:bb\r\n"].map(|run| identity(run, ""));
+        known.note(&before, &watch);
+        other_way.note(&before, &watch);
+        assert_eq!(watch.epoch(), 0);
+        known.note(&after, &watch);
+        assert!(other_way.is(&after) && !other_way.is(&before));
+        other_way.note(&after, &watch);
+        assert_eq!(watch.epoch(), 1);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use tokio::time::timeout;
 
 use crate::driver::{Command, Connection, Reply};
 use crate::error::Fault;
-use crate::identity::Identity;
+use crate::identity::{Identity, Known};
 use crate::link::{Dialer, Place};
 use crate::url::Node;
 
@@ -24,7 +24,10 @@ const SUSPICIOUS: u32 = 3;
 pub(crate) struct Line {
     connection: Box<dyn Connection>,
     identity: Identity,
+    /// Who was seen there last, over this connection or any other.
+    known: Known,
     pub(crate) node: Node,
+    /// When opening it began: what the sentinels said may be as old.
     pub(crate) opened: Instant,
     /// Questions since the last answer.
     asked: AtomicU32,
@@ -39,12 +42,19 @@ pub(crate) struct Line {
 type Check = Shared<BoxFuture<'static, Result<(), Fault>>>;
 
 impl Line {
-    pub(crate) fn new(connection: Box<dyn Connection>, identity: Identity, node: Node) -> Self {
+    pub(crate) fn new(
+        connection: Box<dyn Connection>,
+        identity: Identity,
+        known: Known,
+        node: Node,
+        opened: Instant,
+    ) -> Self {
         Self {
             connection,
             identity,
+            known,
             node,
-            opened: Instant::now(),
+            opened,
             asked: AtomicU32::new(0),
             silent_since: AtomicU64::new(0),
             confirmed: AtomicU64::new(0),
@@ -52,9 +62,14 @@ impl Line {
         }
     }
 
-    /// Who answered when it was opened.
-    pub(crate) fn identity(&self) -> &Identity {
-        &self.identity
+    /// Notes who answered when it was opened.
+    pub(crate) fn introduce(&self, dialer: &Dialer) {
+        self.known.note(&self.identity, &dialer.watch);
+    }
+
+    /// Whether nobody else was seen there since, by whatever way.
+    pub(crate) fn is_current(&self) -> bool {
+        self.known.is(&self.identity)
     }
 
     /// The answers to commands that are sent with nothing in between.
@@ -128,8 +143,12 @@ impl Line {
     async fn ask_again(&self, dialer: &Arc<Dialer>, place: &Place) -> Result<(), Fault> {
         let is_same = async {
             let identity = Identity::ask(&*self.connection, &self.node).await?;
-            let changed = || Fault::Lost(format!("{}: it has changed", self.node));
-            if identity == self.identity { Ok(()) } else { Err(changed()) }
+            if identity == self.identity {
+                return Ok(());
+            }
+            // Here, and not by the next connection: there may be none for long.
+            self.known.note(&identity, &dialer.watch);
+            Err(Fault::Lost(format!("{}: it has changed", self.node)))
         };
         try_join(is_same, place.must_still_be(&self.node, dialer)).await.map(drop)
     }

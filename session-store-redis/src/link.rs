@@ -12,7 +12,7 @@ use tokio::time::{timeout, timeout_at};
 
 use crate::driver::{Command, Connection, Driver, Reply, Target};
 use crate::error::Fault;
-use crate::identity::{Identity, Watch};
+use crate::identity::{Identity, Known, Watch};
 use crate::line::Line;
 use crate::sentinel::Sentinels;
 use crate::url::{Credentials, Node};
@@ -46,7 +46,8 @@ impl Dialer {
         tokio::time::Instant::now() + self.deadline
     }
 
-    async fn dial(self: &Arc<Self>, place: &Place) -> Result<Line, Fault> {
+    async fn dial(self: &Arc<Self>, place: &Place, known: Known) -> Result<Line, Fault> {
+        let began = Instant::now();
         let node = match place {
             Place::Alone(node) | Place::Part(node) => node.clone(),
             Place::MasterOf(sentinels) => sentinels.master(self).await?,
@@ -55,16 +56,15 @@ impl Dialer {
         let identity = Identity::ask(&*connection, &node).await?;
         match place {
             Place::Part(_) => {}
-            Place::Alone(_) => {
+            Place::Alone(_) | Place::MasterOf(_) => {
                 identity.must_be_alone(&node)?;
                 identity.must_lead(&node)?;
             }
-            Place::MasterOf(_) => identity.must_lead(&node)?,
         }
         if self.may_roll_back {
             identity.must_have_history(&node)?;
         }
-        Ok(Line::new(connection, identity, node))
+        Ok(Line::new(connection, identity, known, node, began))
     }
 }
 
@@ -100,8 +100,7 @@ pub(crate) struct Link {
     place: Place,
     dialer: Arc<Dialer>,
     state: Mutex<State>,
-    /// Who answered last.
-    known: Arc<Mutex<Option<Identity>>>,
+    known: Known,
     /// Removals that wait for the replicas of this server.
     pub(crate) rounds: Rounds,
 }
@@ -124,9 +123,15 @@ struct Failed {
 }
 
 impl Link {
-    pub(crate) fn new(place: Place, dialer: Arc<Dialer>) -> Self {
+    /// A way to `place`, where `known` answered last.
+    pub(crate) fn new(place: Place, dialer: Arc<Dialer>, known: Known) -> Self {
         let state = Mutex::new(State::Idle);
-        Self { place, dialer, state, known: Arc::default(), rounds: Rounds::default() }
+        Self { place, dialer, state, known, rounds: Rounds::default() }
+    }
+
+    /// Another way to the same place, with connections of its own.
+    pub(crate) fn beside(&self) -> Self {
+        Self::new(self.place.clone(), Arc::clone(&self.dialer), self.known.clone())
     }
 
     /// Connects if need be, without asking anything.
@@ -137,11 +142,6 @@ impl Link {
     /// When an operation that begins now has taken too long.
     pub(crate) fn end(&self) -> tokio::time::Instant {
         self.dialer.end()
-    }
-
-    /// Closes the connection. What is known of the server is kept: it may be needed again.
-    pub(crate) fn rest(&self) {
-        *self.state.lock() = State::Idle;
     }
 
     /// The answer to one command, before `end`.
@@ -190,7 +190,9 @@ impl Link {
     async fn line(&self) -> Result<Arc<Line>, Fault> {
         loop {
             let line = self.opened().await?;
-            if line.confirm(&self.dialer, &self.place).await.is_ok() {
+            let is_confirmed = line.confirm(&self.dialer, &self.place).await.is_ok();
+            // Whom another way has left already may be deposed: no removal must end there.
+            if is_confirmed && line.is_current() {
                 return Ok(line);
             }
             // Nothing was sent yet, so the way to whoever is in charge now may be tried at once.
@@ -238,19 +240,17 @@ impl Link {
     /// One attempt that all callers share and any of them may leave.
     fn opening(&self) -> Opening {
         let (place, dialer) = (self.place.clone(), Arc::clone(&self.dialer));
-        let known = Arc::clone(&self.known);
+        let known = self.known.clone();
         let (began, pause) = (Instant::now(), dialer.pause);
         let attempt = async move {
             let patience = dialer.template.connect_timeout;
-            let line = timeout(patience, dialer.dial(&place)).await.unwrap_or_else(|_| {
-                let hint = dialer.template.tls_hint();
-                Err(Fault::Unreachable(format!("{place}: no connection in {patience:?}{hint}")))
-            })?;
+            let line =
+                timeout(patience, dialer.dial(&place, known)).await.unwrap_or_else(|_| {
+                    let hint = dialer.template.tls_hint();
+                    Err(Fault::Unreachable(format!("{place}: no connection in {patience:?}{hint}")))
+                })?;
             // Known before anybody can use the connection.
-            let before = known.lock().replace(line.identity().clone());
-            if before.is_some_and(|before| before != *line.identity()) {
-                dialer.watch.changed();
-            }
+            line.introduce(&dialer);
             Ok(Arc::new(line))
         };
         let attempt = attempt

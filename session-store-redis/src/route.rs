@@ -10,7 +10,7 @@ use crate::cluster::Cluster;
 use crate::config::{RedisConfig, Rollback, Servers, Wait};
 use crate::driver::{self, Command, Reply, Target, Tls};
 use crate::error::{Fault, NAME};
-use crate::identity::Watch;
+use crate::identity::{Known, Watch};
 use crate::link::{Dialer, Link, Place};
 use crate::sentinel::Sentinels;
 use crate::url::Node;
@@ -76,7 +76,16 @@ impl Routes {
                 return Self::Cluster(Box::new(Cluster::new(seeds, Arc::clone(dialer))));
             }
         };
-        Self::One(Arc::new(Link::new(place, Arc::clone(dialer))))
+        Self::One(Arc::new(Link::new(place, Arc::clone(dialer), Known::default())))
+    }
+
+    /// Other ways to the same servers, with connections of their own. What is known of the servers is
+    /// known to both, so that a change counts once.
+    pub(crate) fn beside(&self) -> Self {
+        match self {
+            Self::One(link) => Self::One(Arc::new(link.beside())),
+            Self::Cluster(cluster) => Self::Cluster(Box::new(cluster.beside())),
+        }
     }
 
     /// Connects if need be, before `end`.
@@ -121,7 +130,10 @@ impl Routes {
             return Ok(());
         }
         let cluster = match self {
-            Self::One(link) => return unlink(link, keys, KEYS_AT_ONCE, wait, end).await.map(drop),
+            Self::One(link) => {
+                let elsewhere = unlink(link, keys, KEYS_AT_ONCE, wait, end).await?;
+                return if elsewhere.is_empty() { Ok(()) } else { Err(misplaced(link)) };
+            }
             Self::Cluster(cluster) => cluster,
         };
         let mut rest: Vec<&[u8]> = Vec::new();
@@ -148,6 +160,13 @@ impl Routes {
         }
         outcome
     }
+}
+
+/// A server that was to have all keys says that others have some.
+fn misplaced(link: &Link) -> Fault {
+    let what = "the server sends removals to other nodes; name the nodes of a Cluster as \
+                Servers::Cluster";
+    Fault::misconfigured(what, link)
 }
 
 /// Removes keys that one server has; which of them it has not, as it says.

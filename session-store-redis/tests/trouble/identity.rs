@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::sync::{Arc, Mutex};
 
 use session_store_core::ErrorKind;
-use session_store_redis::{RecordKeys, Rollback};
+use session_store_redis::{RecordKeys, Rollback, Wait};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record as Fields};
 use tracing::{Event, Metadata, Subscriber};
@@ -137,5 +137,53 @@ async fn one_operation_has_one_deadline() {
         let began = Instant::now();
         assert!(cache.remove(&many).await.is_err());
         assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+    }
+}
+
+#[tokio::test]
+async fn a_change_counts_even_when_nobody_can_connect_afterwards() {
+    for client in CLIENTS {
+        let server = Server::start(&[]);
+        let mut config = config(&server.url(), client);
+        config.identity_interval = Duration::from_millis(1);
+        config.deadline = Duration::from_secs(2);
+        let cache = RedisCache::connect(&config).await.unwrap();
+        let epoch = cache.epoch();
+        let mut shell = shell(&server.url()).await;
+        let () = say(&mut shell, "CONFIG SET maxclients 1").await;
+        let () = say(&mut shell, "DEBUG CHANGE-REPL-ID").await;
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        assert!(cache.get(&key("full")).await.is_err(), "the server lets nobody in");
+        assert_eq!(cache.epoch(), epoch + 1);
+        let () = say(&mut shell, "CONFIG SET maxclients 100").await;
+        until("it lets everybody in", async || cache.get(&key("room")).await.is_ok()).await;
+        assert_eq!(cache.epoch(), epoch + 1, "one change");
+    }
+}
+
+#[tokio::test]
+async fn a_change_counts_once_for_reads_and_removals() {
+    for client in CLIENTS {
+        let server = Server::start(&[]);
+        let mut config = config(&server.url(), client);
+        config.identity_interval = Duration::from_millis(20);
+        config.wait = Some(Wait { replicas: 1, timeout: Duration::from_millis(20) });
+        let cache = RedisCache::connect(&config).await.unwrap();
+        let key = key("once");
+        for is_read_first in [true, false] {
+            let epoch = cache.epoch();
+            let () = say(&mut shell(&server.url()).await, "DEBUG CHANGE-REPL-ID").await;
+            for is_read in [is_read_first, !is_read_first] {
+                // Either way finds its own check due.
+                tokio::time::sleep(Duration::from_millis(30)).await;
+                if is_read {
+                    assert_eq!(cache.get(&key).await.unwrap(), None);
+                } else {
+                    let removed = cache.remove(std::slice::from_ref(&key)).await;
+                    assert_eq!(removed.unwrap_err().kind(), &ErrorKind::Timeout, "no replica");
+                }
+            }
+            assert_eq!(cache.epoch(), epoch + 1, "{client:?}, {is_read_first}");
+        }
     }
 }

@@ -163,3 +163,38 @@ async fn a_login_at_a_sentinel_is_told_from_one_at_the_server() {
     }
     trio.end().await;
 }
+
+#[tokio::test]
+async fn what_sentinels_said_is_as_old_as_the_question() {
+    let (one, other) = (single(), variable("SESSION_STORE_VALKEY_URL"));
+    for client in CLIENTS {
+        let gate = Gate::before(&one).await;
+        let trio = Trio::of(port(&gate.line)).await;
+        let mut config = config(&trio.all(), client);
+        config.identity_interval = Duration::from_millis(500);
+        let key = key("slow");
+        put(&RedisCache::connect(&config).await.unwrap(), &key, &value("1")).await;
+        gate.set(Way::Slow(Duration::from_secs(1)));
+        let opening = tokio::spawn(async move { RedisCache::connect(&config).await });
+        tokio::time::sleep(Duration::from_millis(400)).await;
+        for at in 0..3 {
+            trio.forget(at).await;
+            trio.name_to(at, port(&other)).await;
+        }
+        let cache = opening.await.unwrap().unwrap();
+        assert_eq!(cache.get(&key).await.unwrap(), None, "a deposed master was asked");
+        trio.end().await;
+    }
+}
+
+#[tokio::test]
+async fn a_master_that_is_a_part_of_a_cluster_is_refused() {
+    let cluster = variable("SESSION_STORE_REDIS_CLUSTER_URL");
+    let trio = Trio::of(port(cluster.split(',').next().unwrap())).await;
+    for client in CLIENTS {
+        let error = RedisCache::connect(&config(&trio.all(), client)).await.unwrap_err();
+        assert!(matches!(error.kind(), ErrorKind::Configuration { .. }), "{}", all(&error));
+        assert!(error.to_string().contains("Servers::Cluster"), "{}", all(&error));
+    }
+    trio.end().await;
+}
