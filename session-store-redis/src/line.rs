@@ -81,7 +81,11 @@ impl Line {
             self.silent_since.store(self.age(), Ordering::Relaxed);
         }
         let answers = match commands {
-            [command] => self.connection.one(*command).await.map(|reply| vec![Ok(reply)]),
+            [command] => match self.connection.one(*command).await {
+                // An answer as any of several would be: where else to ask, it may be.
+                refused @ Err(Fault::Answered { .. }) => Ok(vec![refused]),
+                other => other.map(|reply| vec![Ok(reply)]),
+            },
             _ => self.connection.many(commands).await,
         };
         if matches!(answers, Ok(_) | Err(Fault::Answered { .. })) {
