@@ -22,6 +22,21 @@ fn xtask(root: &Path, words: &[&str]) -> Command {
     command
 }
 
+/// The same, listening to signals even where a job in the background was started deaf to them.
+fn listening(root: &Path, words: &[&str]) -> Command {
+    let plain = xtask(root, words);
+    let mut command = Command::new("env");
+    command.arg("--default-signal=INT,TERM").arg(plain.get_program()).args(plain.get_args());
+    for (name, value) in plain.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    command.stdout(Stdio::null());
+    command
+}
+
 /// What `up` writes down.
 fn book(root: &Path) -> PathBuf {
     root.join("target/servers.json")
@@ -79,7 +94,7 @@ fn half_way(root: &Path, up: &mut Child) -> Vec<u64> {
 fn interrupted(signal: &str, wanted: i32) -> (tempfile::TempDir, Vec<u64>) {
     for _ in 0..10 {
         let root = tempfile::tempdir().unwrap();
-        let mut up = xtask(root.path(), &["servers", "up"]).spawn().unwrap();
+        let mut up = listening(root.path(), &["servers", "up"]).spawn().unwrap();
         let seen = half_way(root.path(), &mut up);
         Command::new("kill").args([signal, &up.id().to_string()]).status().unwrap();
         let code = up.wait().unwrap().code();
@@ -139,7 +154,7 @@ fn what_is_told_to_ignore_a_hangup_goes_on() {
 
 /// A case that stops its Redis for ten seconds, in the middle of them; its servers, and that Redis.
 fn in_a_case(root: &Path) -> (Child, Vec<u64>, u64) {
-    let mut command = xtask(root, &["faults", "--case", "redis_stopped_for_ten_seconds"]);
+    let mut command = listening(root, &["faults", "--case", "redis_stopped_for_ten_seconds"]);
     command.env_remove("SESSION_STORE_POSTGRES_URL");
     command.env("SESSION_STORE_REDIS_CLUSTER_URL", "elsewhere://");
     let mut faults = command.spawn().unwrap();
