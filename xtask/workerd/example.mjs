@@ -4,109 +4,9 @@
 // node example.mjs MODULES MIGRATION
 
 import { readFile } from "node:fs/promises";
-import { Miniflare } from "miniflare";
-import { FAULTY } from "./faulty.mjs";
-import { modules } from "./modules.mjs";
+import { CACHE_SECONDS, ask, mf, places, trouble } from "./places.mjs";
 
-const [folder, migration] = process.argv.slice(2);
-const CACHE_SECONDS = 6;
-
-// No simulator imitates the edge: reads are answered by the location for a minute, misses too. Writes
-// are seen by the location that made them, and by no other one before that.
-const EDGE = `
-class Edge {
-  kept = new Map();
-  constructor(kv) { this.kv = kv; }
-  async get(key, options) {
-    const kept = this.kept.get(key);
-    if (kept && Date.now() < kept.until) return kept.value?.slice(0) ?? null;
-    const value = await this.kv.get(key, { ...options, type: "arrayBuffer" });
-    this.kept.set(key, { value: value?.slice(0), until: Date.now() + 60_000 });
-    return value;
-  }
-  async put(key, value, options) {
-    this.kept.delete(key);
-    return this.kv.put(key, value, options);
-  }
-  async delete(key) {
-    this.kept.delete(key);
-    return this.kv.delete(key);
-  }
-  getWithMetadata() { throw new Error("not asked for"); }
-  list() { throw new Error("not asked for"); }
-}
-export default (env) => new Edge(env.KV);
-`;
-
-const worker = await modules(folder);
-worker.modules[0].contents = FAULTY;
-const date = { compatibilityDate: "2026-04-01" };
-const edge = (name) => ({
-  name,
-  modules: [{ type: "ESModule", path: "edge.mjs", contents: EDGE }],
-  kvNamespaces: { KV: "sessions" },
-});
-const limits = (logins) => ({
-  CLIENT_LIMIT: { simple: { limit: 10_000, period: 60 } },
-  LOGIN_LIMIT: { simple: { limit: logins, period: 60 } },
-});
-const location = (name, bindings, names, more) => ({
-  ...date,
-  ...worker,
-  name,
-  bindings: { SESSION_CACHE_SECONDS: String(CACHE_SECONDS), ...bindings },
-  wrappedBindings: names.kv ? { [names.kv]: { scriptName: `${name}-edge` } } : {},
-  d1Databases: { [names.d1]: "sessions" },
-  ratelimits: limits(1000),
-  ...more,
-});
-// Without an edge of its own: what it reads is what KV has.
-const direct = (name, bindings, more) =>
-  location(name, bindings, { d1: "DB" }, { kvNamespaces: { AUTH_SESSION_KV: "sessions" }, ...more });
-
-const mf = new Miniflare({
-  cf: false,
-  workers: [
-    location("near", {}, { kv: "AUTH_SESSION_KV", d1: "DB" }),
-    location("far", { SESSION_KV: "MY_KV", SESSION_DB: "MY_DB" }, { kv: "MY_KV", d1: "MY_DB" }),
-    location("bare", {}, { d1: "DB" }),
-    direct("late", {}),
-    direct("strict", {}, { ratelimits: limits(2) }),
-    direct("before", { SESSION_CACHE_SECONDS: "30" }),
-    edge("near-edge"),
-    edge("far-edge"),
-  ],
-});
-
-const places = {};
-for (const name of ["near", "far", "bare", "late", "strict", "before"]) {
-  places[name] = await mf.getWorker(name);
-}
-
-async function ask(place, path, { cookie, body, text, origin } = {}) {
-  const headers = { ...(cookie && { cookie }), ...(origin && { "x-origin": origin }) };
-  const content = text ?? (body && JSON.stringify(body));
-  const method = content === undefined ? "GET" : "POST";
-  const url = `http://example.org${path}`;
-  const answer = await places[place].fetch(url, { method, headers, body: content });
-  const said = await answer.text();
-  const json = said.startsWith("{") || said.startsWith("[") ? JSON.parse(said) : undefined;
-  const set = answer.headers.get("set-cookie");
-  return {
-    status: answer.status,
-    source: answer.headers.get("x-session-source"),
-    retry: answer.headers.get("retry-after"),
-    cookie: set?.split(";")[0],
-    rules: set,
-    json,
-    // What a program goes by: the status, and the code in the body.
-    refused: [answer.status, json?.error?.code],
-  };
-}
-
-// Makes a location's database or namespace fail in one way, until the next call.
-const trouble = async (place, how = {}) =>
-  (await places[place].fetch(`http://trouble/?${new URLSearchParams(how)}`)).text();
+const [, migration] = process.argv.slice(2);
 
 // Checks build upon one another, so that the first failure is the last line.
 function check(name, got, wanted, note = "") {
@@ -213,7 +113,7 @@ async function cookies() {
   check("another password needs the old one", wrong.refused, [401, "wrong_credentials"]);
   const short = await post({ ...change, new_password: "x" });
   check("and is not short either", short.refused, [400, "password_too_short"]);
-  const changed = await post(change);
+  const changed = await half_way(() => post(change), other.cookie);
   check("the password is changed", [changed.status, changed.json.ended], [200, 1]);
   check("the session has another secret", (await me("near", changed.cookie)).status, 200);
   check("the old secret is refused", (await me("strict", again.cookie)).status, 401);
@@ -228,6 +128,22 @@ async function cookies() {
   check("the new one is accepted", (await me("strict", due.cookie)).status, 200);
   check("parallel requests keep the old one a while", (await me("strict", changed.cookie)).status, 200);
   await ask("strict", "/logout", { cookie: due.cookie, body: {} });
+}
+
+// The database is lost later and later in the work, until it is lost behind the change of the password.
+async function half_way(post, other) {
+  const stored = "SELECT password_hash n FROM users";
+  const before = await count(stored);
+  let lost;
+  for (let after = 0; after < 20 && (await count(stored)) === before; after += 1) {
+    await trouble("near", { d1: "down", after });
+    lost = await post();
+    await trouble("near");
+  }
+  const refusal = [503, "others_not_ended"];
+  check("a change whose rest is lost says so", [lost.refused, lost.cookie], [refusal, undefined]);
+  check("the others are not ended yet", (await me("strict", other)).status, 200);
+  return post();
 }
 
 async function browsers() {
@@ -261,6 +177,9 @@ async function browsers() {
   await trouble("near", { d1: "refused" });
   const failed = await me("near", laptop.cookie);
   check("nor is one without success", [failed.refused, failed.cookie], [[503, "unavailable"], undefined]);
+  await trouble("near", { d1: "rowless" });
+  const rowless = await me("near", laptop.cookie);
+  check("nor is one without rows", [rowless.refused, rowless.cookie], [[503, "unavailable"], undefined]);
   await trouble("near");
 
   // An isolate that begins while the database is down.
@@ -352,6 +271,12 @@ async function crowds() {
   check("whoever guesses on is refused", guesses, [401, 401, 429]);
   const refusal = [codes[2].refused, codes[2].retry];
   check("and told when to come back", refusal, [[429, "too_many_requests"], "60"]);
+
+  const user = await log_in("near");
+  await trouble("near", { limits: "down" });
+  check("nobody guesses uncounted", (await log_in("near")).refused, [503, "unavailable"]);
+  check("and nobody is logged out", (await me("near", user.cookie)).status, 200);
+  await trouble("near");
 }
 
 async function rollout() {

@@ -13,7 +13,9 @@ class D1Database {
   constructor(inner) { this.inner = inner; }
   prepare(sql) { return this.inner.prepare(sql); }
   async batch(statements) {
-    const how = trouble.d1;
+    // The first few may pass.
+    trouble.after = (trouble.after ?? 0) - 1;
+    const how = trouble.after < 0 ? trouble.d1 : undefined;
     if (how === "down") throw new Error("D1_ERROR: Network connection lost.");
     if (how === "slow") {
       held += 1;
@@ -22,6 +24,7 @@ class D1Database {
     const answers = await this.inner.batch(statements);
     if (how === "none") return [];
     if (how === "refused") return answers.map((answer) => ({ ...answer, results: [], success: false }));
+    if (how === "rowless") return answers.map(({ results, ...rest }) => rest);
     return answers;
   }
 }
@@ -38,10 +41,19 @@ class Namespace {
   }
 }
 
+class RateLimit {
+  constructor(inner) { this.inner = inner; }
+  async limit(...given) {
+    if (trouble.limits) throw new Error("internal error");
+    return this.inner.limit(...given);
+  }
+}
+
 function faulty(env) {
   const all = { ...env };
   for (const [name, binding] of Object.entries(env)) {
     if (typeof binding?.batch === "function") all[name] = new D1Database(binding);
+    if (typeof binding?.limit === "function") all[name] = new RateLimit(binding);
     if (typeof binding?.getWithMetadata === "function") all[name] = new Namespace(binding);
   }
   return all;

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 use session_store::{
-    Edit, ErrorKind, Login, Metadata, Proof, RotationOutcome, SessionId, User, UserChange, UserId,
+    Account, Edit, ErrorKind, Live, Login, Metadata, Proof, RotationOutcome, SessionId, Token, User, UserChange, UserId,
     UserUpdate,
 };
 use worker::{Request, Response};
@@ -67,7 +67,7 @@ pub(crate) async fn log_in(app: &App, request: &mut Request) -> Answer {
 }
 
 /// Changes the password, which ends every other session and gives this one another secret: whoever had
-/// the old ones is out.
+/// the old ones is out. Asked again after a failure in the middle, it does what is left.
 pub(crate) async fn change_password(app: &App, request: &mut Request) -> Answer {
     let given: NewPassword = body::read(request).await?;
     body::check_password(&given.new_password)?;
@@ -75,21 +75,38 @@ pub(crate) async fn change_password(app: &App, request: &mut Request) -> Answer 
     let user = live.user().ok_or(answer::GUEST)?;
     let account = app.find_user(&user.id).await?.ok_or(answer::WRONG_CREDENTIALS)?;
     let stored = account.user.password_hash.as_ref();
-    if !password::is_right(&given.password, stored)? {
+    if password::is_right(&given.password, stored)? {
+        set_password(app, &account, &given.new_password).await?;
+    } else if !password::is_right(&given.new_password, stored)? {
         return Err(answer::WRONG_CREDENTIALS.into());
     }
-    let password_hash = Edit::Set(password::hash(&given.new_password)?);
-    let change = UserChange { password_hash, ..UserChange::default() };
-    match app.update_user(&user.id, account.user.version, change).await?.update {
-        UserUpdate::Updated { .. } => {}
-        UserUpdate::Conflict { .. } => return Err(answer::CHANGED.into()),
-        UserUpdate::Missing => return Err(answer::WRONG_CREDENTIALS.into()),
-    }
     // From here on no login with the old password succeeds, so that none slips in between.
-    let ended = app.revoke_others(&live).await?;
+    match end_others(app, &token, &live).await {
+        Err(Refused::Store(error)) if error.is_retryable() => {
+            worker::console_error!("{error}");
+            Err(answer::HALF_DONE.into())
+        }
+        done => done,
+    }
+}
+
+async fn set_password(app: &App, account: &Account, new: &str) -> Result<(), Refused> {
+    let password_hash = Edit::Set(password::hash(new)?);
+    let change = UserChange { password_hash, ..UserChange::default() };
+    let user = &account.user;
+    match app.update_user(&user.id, user.version, change).await?.update {
+        UserUpdate::Updated { .. } => Ok(()),
+        UserUpdate::Conflict { .. } => Err(answer::CHANGED.into()),
+        UserUpdate::Missing => Err(answer::WRONG_CREDENTIALS.into()),
+    }
+}
+
+/// Ends every session but this one, and gives it another secret.
+async fn end_others(app: &App, token: &Token, live: &Live) -> Answer {
+    let ended = app.revoke_others(live).await?;
     let proof = Proof { aal: Some(1), amr: vec!["pwd".to_owned()] };
     let RotationOutcome::Rotated { token, snapshot, visibility } =
-        app.elevate(&token, proof).await?
+        app.elevate(token, proof).await?
     else {
         return Err(Refused::Problem(answer::NOT_LOGGED_IN));
     };

@@ -36,7 +36,12 @@ pub(crate) const NOT_LOGGED_IN: Problem = problem(401, "not_logged_in", "not log
 pub(crate) const GUEST: Problem = problem(403, "guest", "a guest can't do that");
 pub(crate) const CHANGED: Problem =
     problem(409, "changed_meanwhile", "the user was changed meanwhile, try again");
-const UNAVAILABLE: Problem = problem(503, "unavailable", "try again in a moment");
+pub(crate) const HALF_DONE: Problem = problem(
+    503,
+    "others_not_ended",
+    "the password is changed; ask the same again, so that all other sessions end",
+);
+pub(crate) const UNAVAILABLE: Problem = problem(503, "unavailable", "try again in a moment");
 const BROKEN: Problem = problem(500, "server_error", "the server can't do that");
 
 impl Problem {

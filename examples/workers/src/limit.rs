@@ -21,7 +21,8 @@ fn network(address: &str) -> String {
 }
 
 /// Counts this request by the address of its client: by the session, a stranger could use up what its
-/// owner may do.
+/// owner may do. While nobody counts, passwords can't be guessed, and the rest goes on: its trouble is
+/// nobody's logout.
 pub(crate) async fn admit(env: &Env, binding: &str, request: &Request) -> Result<(), Refused> {
     let limiter = env.rate_limiter(binding).map_err(|error| {
         let what = format!("{binding}: no such rate limit in wrangler.jsonc: {error}");
@@ -32,9 +33,8 @@ pub(crate) async fn admit(env: &Env, binding: &str, request: &Request) -> Result
         Ok(outcome) if !outcome.success => Err(answer::TOO_OFTEN.into()),
         Ok(_) => Ok(()),
         Err(error) => {
-            // Its trouble is nobody's logout.
             worker::console_error!("{binding}: {error}");
-            Ok(())
+            if binding == LOGIN { Err(answer::UNAVAILABLE.into()) } else { Ok(()) }
         }
     }
 }

@@ -8,8 +8,11 @@ use serde::de::DeserializeOwned;
 use serde_json::Value as Json;
 use session_store_core::{Error, Result, SecretHash, SessionId, Timestamp, UserId};
 use worker::d1::D1Database;
+use worker::js_sys::{Array, JSON};
 use worker::send::SendFuture;
-use worker::wasm_bindgen::JsValue;
+use worker::wasm_bindgen::{JsCast, JsValue};
+use worker::wasm_bindgen_futures::JsFuture;
+use worker::worker_sys;
 
 use super::error::{Asked, classify, corrupt, unanswered};
 
@@ -158,17 +161,17 @@ impl Answers {
 }
 
 /// What D1 says of one statement: whether it was run, why not, and its rows.
-type Answer = (bool, Option<String>, Rows);
+type Answer = (bool, Option<String>, Option<Rows>);
 
-/// The rows of every statement. A statement without rows of its own has found nothing, so one that was
-/// not answered must not pass for it.
+/// The rows of every statement. A statement with an empty list of rows has found nothing, so one that
+/// was not answered, or has no list, must not pass for it.
 fn whole(asked: Asked, wanted: usize, answers: Vec<Answer>) -> Result<Answers> {
     let found = answers.len();
     if found != wanted {
         return Err(unanswered(asked, &format!("{found} answers to {wanted} statements")));
     }
     let rows = |(is_done, error, rows): Answer| match error {
-        None if is_done => Ok(rows),
+        None if is_done => rows.ok_or_else(|| unanswered(asked, "success and no list of rows")),
         error => Err(unanswered(asked, error.as_deref().unwrap_or("no success and no error"))),
     };
     let rows: Vec<_> = answers.into_iter().map(rows).collect::<Result<_>>()?;
@@ -210,22 +213,35 @@ impl Database {
     /// Runs the batch: all of it, or nothing. An answer that is not whole is none.
     async fn run(&self, asked: Asked, batch: Vec<Statement>) -> Result<Answers> {
         let wanted = batch.len();
-        let work = async {
-            let bound = |statement: Statement| {
-                let values: Vec<_> = statement.values.iter().map(Value::to_js).collect();
-                self.d1.prepare(statement.sql).bind(&values)
-            };
-            let batch = batch.into_iter().map(bound).collect::<worker::Result<_>>()?;
-            let answer = |result: &worker::D1Result| {
-                // `success` and `error` panic over an answer of another shape, and none is known.
-                Ok((result.success(), result.error(), Rows(result.results::<Json>()?)))
-            };
-            self.d1.batch(batch).await?.iter().map(answer).collect::<worker::Result<Vec<_>>>()
-        };
-        let answers =
-            SendFuture::new(async { work.await.map_err(|e| classify(asked, &e)) }).await?;
-        whole(asked, wanted, answers)
+        let work = async { self.ask(batch).await.map_err(|e| classify(asked, &e)) };
+        whole(asked, wanted, SendFuture::new(work).await?)
     }
+
+    /// By the binding itself: [`D1Database::batch`] hands out an answer without rows as one that found
+    /// none, and panics over one that says neither success nor error.
+    async fn ask(&self, batch: Vec<Statement>) -> worker::Result<Vec<Answer>> {
+        let bound = |statement: Statement| {
+            let values: Vec<_> = statement.values.iter().map(Value::to_js).collect();
+            let statement = self.d1.prepare(statement.sql).bind(&values)?;
+            Ok(JsValue::from(statement.inner()))
+        };
+        let batch = batch.into_iter().map(bound).collect::<worker::Result<Array>>()?;
+        let binding: &JsValue = (*self.d1).as_ref();
+        let binding: &worker_sys::D1Database = binding.unchecked_ref();
+        let answers = JsFuture::from(binding.batch(batch)?).await?;
+        Array::from(&answers).iter().map(|answer| read(answer.unchecked_ref())).collect()
+    }
+}
+
+fn read(answer: &worker_sys::D1Result) -> worker::Result<Answer> {
+    let rows = match answer.results()? {
+        None => None,
+        Some(rows) => {
+            let rows = String::from(JSON::stringify(&rows)?);
+            Some(Rows(serde_json::from_str(&rows)?))
+        }
+    };
+    Ok((answer.success()?, answer.error()?, rows))
 }
 
 /// A list of ids as one parameter, for `json_each`: D1 binds a hundred values at most.
@@ -281,13 +297,15 @@ mod tests {
     #[test]
     fn an_answer_that_is_not_whole_is_an_error_and_no_absence() {
         let answer = |is_done, error: Option<&str>| {
-            (is_done, error.map(str::to_owned), Rows(vec![serde_json::json!({ "n": 1 })]))
+            (is_done, error.map(str::to_owned), Some(Rows(vec![serde_json::json!({ "n": 1 })])))
         };
         let kind =
             |asked, wanted, answers| whole(asked, wanted, answers).unwrap_err().kind().clone();
         let (yes, no) = (|| answer(true, None), || answer(false, None));
         assert!(whole(Asked::Read, 2, vec![yes(), yes()]).unwrap().next().first::<Json>().is_ok());
-        for few in [vec![], vec![yes()], vec![yes(), yes(), yes()], vec![yes(), no()]] {
+        let empty = || (true, None, None);
+        let three = vec![yes(), yes(), yes()];
+        for few in [vec![], vec![yes()], three, vec![yes(), no()], vec![yes(), empty()]] {
             assert_eq!(kind(Asked::Read, 2, few), ErrorKind::Unavailable);
         }
         // Nobody knows what was written.

@@ -25,6 +25,7 @@ const SCRIPTS: [&str; 8] = [
     "refusals.mjs",
     "faulty.mjs",
     "example.mjs",
+    "places.mjs",
     "deploy.mjs",
 ];
 
