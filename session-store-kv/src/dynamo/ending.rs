@@ -3,9 +3,11 @@
 //! A revoke-all is one write: it raises the user's barrier, and with that every session is ended. What
 //! follows, here or after a crash in the next sweep, only writes down what that one write meant.
 
+use std::collections::BTreeSet;
+
 use aws_sdk_dynamodb::types::{AttributeValue, TransactWriteItem};
 use session_store_core::{
-    Reason, Result, Revocation, RevokedSessions, Selection, SessionId, SessionIds, State,
+    Error, Reason, Result, Revocation, RevokedSessions, Selection, SessionId, SessionIds, State,
     Timestamp, UserId,
 };
 
@@ -15,7 +17,7 @@ use super::job::Job;
 use super::key::{Key, Queue, SHARDS, filed_at, queue};
 use super::owner::{Judged, Owner};
 use super::query::Query;
-use super::row::{Row, number, text};
+use super::row::{Item, Row, number, text};
 use super::step::{Group, Terms};
 use super::store::DynamoStore;
 use super::stored::{Depth, Stored};
@@ -181,11 +183,14 @@ impl DynamoStore {
             return Ok(None);
         }
         let change = "SET #stamp = :stamp, #credential_epoch = :epoch, #rev = #rev + :one";
-        let terms = Terms::change(change, "#rev = :rev")
+        // Not the `rev`: touches that come one after the other must not hold this up.
+        let condition = "#stamp = :old AND #life = :life AND attribute_not_exists(#revoked_at)";
+        let terms = Terms::change(change, condition)
             .with(":stamp", number(new.barrier))
             .with(":epoch", number(new.epoch))
             .with(":one", number(1))
-            .with(":rev", number(stored.rev));
+            .with(":old", number(stored.stamp))
+            .with(":life", number(stored.life));
         self.calls.update(Key::session(id), &terms).map(Some)
     }
 
@@ -266,8 +271,12 @@ impl DynamoStore {
         if let Some(by) = old.ended_by {
             terms = terms.with(":by", number(by));
         }
-        let mut steps =
-            vec![self.calls.update(old.key(), &terms)?, self.calls.delete(old.place())?];
+        let mut steps = vec![self.calls.update(old.key(), &terms)?];
+        // One that somebody has brought back by hand is still filed as ended, and a transaction names
+        // no item twice.
+        if old.filed != new.filed {
+            steps.push(self.calls.delete(old.place())?);
+        }
         for item in new.place_items() {
             steps.push(self.calls.put(item)?);
         }
@@ -283,50 +292,73 @@ impl DynamoStore {
         now: Timestamp,
     ) -> Result<SessionIds> {
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-        let (mut active, mut expired) = (SessionIds::new(), SessionIds::new());
-        let mut unreadable = Vec::new();
-        for shard in 0..SHARDS {
-            let letter = Queue::Expiring.letter().to_owned();
-            let behind = Queue::Expiring.behind(Timestamp::MAX);
-            let mut query = Query::between(queue(shard), letter, behind);
-            (query.limit, query.is_backward) = (Some(PAGE), true);
-            loop {
-                let page = self.calls.query(&query).await?;
-                // A place that can't be read names no session.
-                let ids = page.items.iter().filter_map(|item| {
-                    Row::of(item).ok()?.text("id").ok().and_then(SessionId::parse)
-                });
-                let (seen, failed) = self.look_some(&ids.collect::<Vec<_>>()).await?;
-                unreadable.extend(failed);
-                for (id, judged) in seen {
-                    let session = &judged.stored.session;
-                    if session.created_at > created_before {
-                        continue;
+        let (bounds, mut seen) = ((created_before, now, limit), Everyone::default());
+        // Backwards, since those that live longest are the active ones; but a sweep moves what was
+        // touched upwards, past this. So that none slips by, the other way before it is said that
+        // there are none; and there also where nobody files what is active but by hand.
+        let ways = [(Queue::Expiring, true), (Queue::Expiring, false), (Queue::Ended, false)];
+        for (kind, is_backward) in ways {
+            for shard in 0..SHARDS {
+                let behind = kind.behind(Timestamp::MAX);
+                let mut query = Query::between(queue(shard), kind.letter().to_owned(), behind);
+                (query.limit, query.is_backward) = (Some(PAGE), is_backward);
+                loop {
+                    let page = self.calls.query(&query).await?;
+                    self.sort_out_everyone(&page.items, bounds, &mut seen).await?;
+                    if seen.active.len() >= limit {
+                        return Ok(seen.active.into_iter().take(limit).collect());
                     }
-                    match session.state(now) {
-                        State::Active => active.push(id),
-                        State::Expired if expired.len() < limit => expired.push(id),
-                        State::Expired | State::Revoked(_) => {}
+                    match page.next {
+                        None => break,
+                        next => query.start = next,
                     }
-                }
-                if active.len() >= limit {
-                    active.truncate(limit);
-                    return Ok(active);
-                }
-                match page.next {
-                    None => break,
-                    next => query.start = next,
                 }
             }
+            if !seen.active.is_empty() {
+                break;
+            }
         }
-        active.extend(expired);
-        active.truncate(limit);
+        let Everyone { active, expired, mut unreadable } = seen;
         match unreadable.pop() {
             // Only once all others are ended.
-            Some(error) if active.is_empty() => Err(error),
-            _ => Ok(active),
+            Some(error) if active.is_empty() && expired.is_empty() => Err(error),
+            _ => Ok(active.into_iter().chain(expired).take(limit).collect()),
         }
     }
+
+    async fn sort_out_everyone(
+        &self,
+        places: &[Item],
+        (created_before, now, limit): (Timestamp, Timestamp, usize),
+        seen: &mut Everyone,
+    ) -> Result<()> {
+        // A place that can't be read names no session.
+        let ids = places
+            .iter()
+            .filter_map(|item| Row::of(item).ok()?.text("id").ok().and_then(SessionId::parse));
+        let (found, failed) = self.look_some(&ids.collect::<Vec<_>>()).await?;
+        seen.unreadable.extend(failed);
+        for (id, judged) in found {
+            let session = &judged.stored.session;
+            if session.created_at > created_before {
+                continue;
+            }
+            match session.state(now) {
+                State::Active => _ = seen.active.insert(id),
+                State::Expired if seen.expired.len() < limit => _ = seen.expired.insert(id),
+                State::Expired | State::Revoked(_) => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What a revocation of everybody has come upon.
+#[derive(Debug, Default)]
+struct Everyone {
+    active: BTreeSet<SessionId>,
+    expired: BTreeSet<SessionId>,
+    unreadable: Vec<Error>,
 }
 
 /// Whoever wrote it down: a session that `barrier` ended was ended by the call that raised it.

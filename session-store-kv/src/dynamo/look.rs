@@ -43,12 +43,14 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    fn read(item: &Item) -> Result<Self> {
-        let row = Row::of(item)?;
-        let id = SessionId::parse(row.text("id")?).ok_or_else(corrupt)?;
-        let at = row.text("sk")?.strip_prefix(ENTRIES);
-        let at = at.and_then(parse_moment).ok_or_else(corrupt)?;
-        Ok(Self { id, created_at: at.0, stamp: row.number("stamp")? })
+    /// The key says all but the stamp; without one it is the least. So no damage of one entry keeps
+    /// its user from logging out, or from being deleted. `None` where the key names no session.
+    fn read(item: &Item) -> Option<Self> {
+        let at = item.get("sk")?.as_s().ok()?.strip_prefix(ENTRIES)?;
+        let (created_at, id) = parse_moment(at)?;
+        let id = SessionId::parse(id)?;
+        let stamp = Row::of(item).and_then(|row| row.number("stamp"));
+        Some(Self { id, created_at, stamp: stamp.unwrap_or(0) })
     }
 
     pub(super) fn key(&self, user: &UserId) -> Key {
@@ -171,7 +173,7 @@ impl DynamoStore {
         while items.len() <= limit {
             query.limit = Some(window);
             let found = self.calls.query(&query).await?;
-            let ids: Vec<_> = named(&found.items)?.iter().map(|entry| entry.id).collect();
+            let ids: Vec<_> = named(&found.items).iter().map(|entry| entry.id).collect();
             let mut stored = self.stored_all(&ids).await?;
             for id in ids {
                 let Some(stored) = stored.remove(&id) else { continue };
@@ -200,7 +202,7 @@ impl DynamoStore {
 
     /// The entries of a user that can be seen, oldest first.
     pub(super) async fn visible_entries(&self, user: &UserId) -> Result<Vec<Entry>> {
-        named(&self.calls.query_all(entries(user, None)).await?)
+        Ok(named(&self.calls.query_all(entries(user, None)).await?))
     }
 
     pub(super) async fn stored(&self, id: &SessionId, depth: Depth) -> Result<Option<Stored>> {
@@ -248,8 +250,8 @@ impl DynamoStore {
     }
 }
 
-fn named(items: &[Item]) -> Result<Vec<Entry>> {
-    items.iter().map(Entry::read).collect()
+fn named(items: &[Item]) -> Vec<Entry> {
+    items.iter().filter_map(Entry::read).collect()
 }
 
 fn entries(user: &UserId, from: Option<String>) -> Query {

@@ -1,9 +1,8 @@
 //! What the item of a user remembers for a while: the latest barriers and the latest logins.
 
 use aws_sdk_dynamodb::types::AttributeValue;
-use session_store_core::{Reason, Result, Revocation, Session, SessionId, Timestamp};
+use session_store_core::{Reason, Revocation, Session, SessionId, Timestamp};
 
-use super::error::corrupt;
 use super::key::{moment, parse_moment};
 
 /// One login, as its entry is called.
@@ -30,9 +29,9 @@ impl Recent {
         AttributeValue::Ss(all.into_iter().map(|one| moment(one.at, &one.id)).collect())
     }
 
-    pub(super) fn parse(text: &str) -> Result<Self> {
-        let (at, id) = parse_moment(text).ok_or_else(corrupt)?;
-        Ok(Self { at, id: SessionId::parse(id).ok_or_else(corrupt)? })
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        let (at, id) = parse_moment(text)?;
+        Some(Self { at, id: SessionId::parse(id)? })
     }
 }
 
@@ -43,12 +42,11 @@ impl std::fmt::Display for Mark {
 }
 
 impl Mark {
-    pub(super) fn parse(text: &str) -> Result<Self> {
+    pub(super) fn parse(text: &str) -> Option<Self> {
         let mut parts = text.split(':');
-        let mut next = || parts.next().ok_or_else(corrupt);
-        let barrier = next()?.parse().map_err(|_| corrupt())?;
-        let at = next()?.parse().map_err(|_| corrupt())?;
-        let reason = Reason::parse(next()?).unwrap_or(Reason::Admin);
-        Ok(Self { barrier, end: Revocation { at: Timestamp::from_millis(at), reason } })
+        let barrier = parts.next()?.parse().ok()?;
+        let at = parts.next()?.parse().ok()?;
+        let reason = Reason::parse(parts.next()?).unwrap_or(Reason::Admin);
+        Some(Self { barrier, end: Revocation { at: Timestamp::from_millis(at), reason } })
     }
 }

@@ -136,12 +136,10 @@ impl Owner {
             spared: row.maybe_text("spared")?.map(session).transpose()?,
             deleted_below: row.number("deleted_below")?,
             deleted_until: row.maybe_time("deleted_until")?,
-            marks: row.texts("marks")?.into_iter().map(Mark::parse).collect::<Result<_>>()?,
-            recent: row
-                .set("recent")?
-                .iter()
-                .map(|text| Recent::parse(text))
-                .collect::<Result<_>>()?,
+            // One that somebody has damaged must not keep all sessions from being ended. Without its
+            // mark a barrier stands as well, and no login has a name that is none.
+            marks: row.texts("marks")?.into_iter().filter_map(Mark::parse).collect(),
+            recent: row.set("recent")?.iter().filter_map(|text| Recent::parse(text)).collect(),
             rev: row.number("rev")?,
         })
     }

@@ -1,9 +1,9 @@
 //! Users: one item each, one that claims the address, one in the list of all.
 
-use aws_sdk_dynamodb::types::TransactWriteItem;
+use aws_sdk_dynamodb::types::{AttributeValue, TransactWriteItem};
 use session_store_core::{
-    Account, Cursor, Deleted, Email, Error, ErrorKind, Listing, Page, Result, SessionIds,
-    Timestamp, User, UserChange, UserId, UserUpdate,
+    Account, Cursor, Deleted, Email, Error, ErrorKind, Listing, Page, PasswordHash, Result,
+    SessionIds, Timestamp, User, UserChange, UserId, UserUpdate,
 };
 
 use super::call::Outcome;
@@ -32,6 +32,7 @@ impl DynamoStore {
                 return Err(error(ErrorKind::UnknownUser));
             }
             let terms = old.as_ref().map_or(Terms::when(NEW), Owner::unchanged);
+            let is_first = old.is_none();
             let new = match old {
                 None => self.newcomer(user, now).await?,
                 Some(old) => {
@@ -42,6 +43,10 @@ impl DynamoStore {
                 self.calls.put_if(new.checked_item()?, &terms)?,
                 self.calls.put(registered_item(user))?,
             ];
+            if is_first {
+                // Begun for somebody whose item was taken away by hand since.
+                steps.push(self.calls.delete(Key::job(&user.id))?);
+            }
             if let Some(email) = &user.email {
                 steps.extend(self.claim(email, &user.id, left.take())?);
             }
@@ -159,11 +164,12 @@ impl DynamoStore {
                 return Ok(UserUpdate::Conflict { current: old.version });
             }
             let new = change.apply(&old);
-            let terms = owner.unchanged();
-            owner.rev += 1;
+            let before = owner.epoch;
             owner.epoch += u64::from(change.changes_credentials());
             owner.user = Some(new.clone());
-            let mut steps = vec![self.calls.put_if(owner.checked_item()?, &terms)?];
+            owner.checked_item()?;
+            let terms = changing(&owner, &new, (before, old.version));
+            let mut steps = vec![self.calls.update(Key::user(id), &terms)?];
             let is_other = normalized(&new) != normalized(&old);
             let claimed = new.email.as_ref().filter(|_| is_other);
             if let Some(email) = claimed {
@@ -179,7 +185,9 @@ impl DynamoStore {
                     has_claim = which[0];
                 }
                 (Outcome::Done, _) => {
-                    let entries = self.entries(&owner).await.map_err(uncertain)?;
+                    // Read again: logins that came in between are noted only there.
+                    let now = self.owner(id).await.map_err(uncertain)?.unwrap_or(owner);
+                    let entries = self.entries(&now).await.map_err(uncertain)?;
                     let sessions: SessionIds = entries.iter().map(|entry| entry.id).collect();
                     return Ok(UserUpdate::Updated { user: Box::new(new), sessions });
                 }
@@ -301,6 +309,41 @@ fn claimed_by(item: &Item) -> Result<UserId> {
 
 fn has(user: &User, address: &str) -> bool {
     normalized(user) == Some(address)
+}
+
+/// Writes `new` and the epoch of `owner` over the user whom somebody has read.
+fn changing(owner: &Owner, new: &User, (epoch, version): (u64, u64)) -> Terms {
+    let mut set = "SET #epoch = :epoch, #version = :version, #is_verified = :is_verified, \
+                   #role = :role, #claims = :claims, #rev = #rev + :one"
+        .to_owned();
+    let mut remove = String::new();
+    let mut values = Vec::new();
+    let hash = new.password_hash.as_ref().map(PasswordHash::expose);
+    let email = new.email.as_ref().map(Email::as_str);
+    for (name, value) in [("email", email), ("password_hash", hash)] {
+        match value {
+            None if remove.is_empty() => remove = format!(" REMOVE #{name}"),
+            None => remove.push_str(&format!(", #{name}")),
+            Some(value) => {
+                set.push_str(&format!(", #{name} = :{name}"));
+                values.push((format!(":{name}"), text(value)));
+            }
+        }
+    }
+    // Not the `rev`: logins that come one after the other must not hold this up.
+    let condition = "attribute_exists(#role) AND #version = :old AND #epoch = :before \
+                     AND #life = :life";
+    let terms = Terms::change(set + &remove, condition)
+        .with(":epoch", number(owner.epoch))
+        .with(":version", number(new.version))
+        .with(":is_verified", AttributeValue::Bool(new.is_verified))
+        .with(":role", text(new.role.as_str()))
+        .with(":claims", text(new.claims.as_str()))
+        .with(":one", number(1))
+        .with(":old", number(version))
+        .with(":before", number(epoch))
+        .with(":life", number(owner.life));
+    values.into_iter().fold(terms, |terms, (name, value)| terms.with(&name, value))
 }
 
 /// Deletes `user` from `owner`: the change of the item. The rest stays, so that no epoch restarts, and

@@ -10,7 +10,7 @@ use session_store_core::{
 
 use super::call::Outcome;
 use super::ending::PLACES_BYTES;
-use super::error::{MAX_ITEM_BYTES, NAME, error, uncertain};
+use super::error::{MAX_ITEM_BYTES, NAME, error};
 use super::key::{Key, filed_at};
 use super::mark::Recent;
 use super::owner::Owner;
@@ -42,8 +42,7 @@ impl DynamoStore {
         let mut evicted = SessionIds::new();
         match self.insert_owned(new, (user, now), &mut evicted).await {
             Ok(()) => Ok(Inserted { evicted }),
-            Err(failed) if evicted.is_empty() => Err(failed),
-            Err(failed) => Err(uncertain(failed)),
+            Err(failed) => Err(half_done(&evicted, failed)),
         }
     }
 
@@ -72,6 +71,7 @@ impl DynamoStore {
             steps.push(self.calls.put(stored.entry_item(user))?);
             let Some(room) = self.room(&owner, (&session.id, now), new.limit, evicted).await?
             else {
+                pauses.pause().await?;
                 continue;
             };
             steps.push(self.log_in(&owner, session, (new.limit, now))?);
@@ -111,8 +111,13 @@ impl DynamoStore {
             return Err(error(ErrorKind::InvalidExpiry));
         }
         let mut evicted = SessionIds::new();
-        let done = self.update_whole((id, version), change, now, &mut evicted).await;
-        done.map_err(|failed| if evicted.is_empty() { failed } else { uncertain(failed) })
+        match self.update_whole((id, version), change, now, &mut evicted).await {
+            Ok(done @ Update::Updated(_)) => Ok(done),
+            Ok(no) if evicted.is_empty() => Ok(no),
+            // The session has changed after others were ended for it: a repetition will say how.
+            Ok(_) => Err(error(ErrorKind::Timeout)),
+            Err(failed) => Err(half_done(&evicted, failed)),
+        }
     }
 
     async fn update_whole(
@@ -147,7 +152,10 @@ impl DynamoStore {
                     continue;
                 }
                 match self.room(&promoted, (id, now), limit, evicted).await? {
-                    None => continue,
+                    None => {
+                        pauses.pause().await?;
+                        continue;
+                    }
                     Some(ended) => room = ended,
                 }
                 steps.push(self.calls.put(new.entry_item(&promotion.user_id))?);
@@ -275,6 +283,15 @@ impl DynamoStore {
         }
         Ok(item)
     }
+}
+
+/// A login that ended sessions and then failed has happened in part: whoever gets a "no" would leave
+/// what it ended in caches.
+fn half_done(evicted: &[SessionId], failed: Error) -> Error {
+    if evicted.is_empty() || *failed.kind() == ErrorKind::Timeout {
+        return failed;
+    }
+    error(ErrorKind::Timeout).caused_by(failed)
 }
 
 /// How many of the last of `sessions` one transaction ends.

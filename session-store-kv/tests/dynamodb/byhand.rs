@@ -1,11 +1,11 @@
 //! What somebody with a console takes away.
 
 use session_store_core::{
-    CredentialEpoch, Edit, Email, ErrorKind, Page, PrimaryStore, Reason, Selection, Session, User,
-    UserChange, UserId, UserUpdate,
+    CredentialEpoch, Edit, Email, ErrorKind, NewSession, Page, PrimaryStore, Reason, Selection,
+    Session, SessionLimit, State, User, UserChange, UserId, UserUpdate,
 };
 
-use crate::lab::{Lab, NOW, ada, id, later, new, refused, session};
+use crate::lab::{Lab, NOW, ada, bounds, id, later, new, refused, session};
 
 const ADDRESS: &str = "ada@example.org";
 
@@ -159,4 +159,65 @@ async fn a_user_whom_somebody_has_put_back_can_be_changed_and_deleted() {
     assert_eq!(done.map(|done| done.sessions.len()), Some(0));
     let found = PrimaryStore::find_user_by_email(&lab.store, ADDRESS).await.unwrap().unwrap();
     assert_eq!(found.user.id.as_str(), "bob");
+}
+
+/// Sessions 1 and 2 of ada; somebody has brought the first back after its logout.
+async fn brought_back(namespace: &'static str) -> Lab {
+    let lab = Lab::new(namespace).await;
+    lab.log_in(2).await;
+    let one = Selection::One { id: id(1), owner: None };
+    PrimaryStore::revoke(&lab.store, &one, Reason::Logout, NOW).await.unwrap();
+    let item = format!("S#{}", id(1));
+    lab.set(&item, "revoked_at", None).await;
+    lab.set(&item, "revoked_reason", None).await;
+    let found = PrimaryStore::find(&lab.store, &id(1)).await.unwrap().snapshot.unwrap();
+    assert_eq!(found.session.state(NOW), State::Active);
+    lab
+}
+
+#[tokio::test]
+async fn a_session_that_somebody_brought_back_is_ended_like_any_other() {
+    let ways = [
+        ("backone", Selection::One { id: id(1), owner: None }, vec![id(1)]),
+        ("backall", Selection::AllOf(ada()), vec![id(1), id(2)]),
+        ("backbut", Selection::AllBut(ada(), id(2)), vec![id(1)]),
+    ];
+    for (namespace, which, ended) in ways {
+        let lab = brought_back(namespace).await;
+        let done = PrimaryStore::revoke(&lab.store, &which, Reason::Admin, later(1)).await.unwrap();
+        let mut revoked = done.revoked;
+        revoked.sort_unstable();
+        assert_eq!(revoked, ended, "{namespace}");
+    }
+    let lab = brought_back("backeveryone").await;
+    let everyone = Selection::Everyone { created_before: later(1), limit: 10 };
+    let mut ended = Vec::new();
+    loop {
+        let done = PrimaryStore::revoke(&lab.store, &everyone, Reason::Admin, later(1)).await;
+        match done.unwrap().revoked {
+            some if some.is_empty() => break,
+            some => ended.extend(some),
+        }
+    }
+    ended.sort_unstable();
+    assert_eq!(ended, [id(1), id(2)]);
+}
+
+#[tokio::test]
+async fn a_session_that_somebody_brought_back_makes_room_and_is_swept() {
+    let lab = brought_back("backlimit").await;
+    let limit = Some(SessionLimit { max: 1, evict: true });
+    let login = NewSession { session: session(3), limit };
+    let mut evicted = PrimaryStore::insert(&lab.store, &login, later(1)).await.unwrap().evicted;
+    evicted.sort_unstable();
+    assert_eq!(evicted, [id(1), id(2)]);
+    let lab = brought_back("backsweep").await;
+    let swept = PrimaryStore::sweep(&lab.store, &bounds(3600, 3600), 10).await.unwrap();
+    assert_eq!(swept.removed, 2);
+    // Where it was filed by its first end, nothing but a sweep knows.
+    let again = PrimaryStore::sweep(&lab.store, &bounds(3600, 3600), 10).await.unwrap();
+    assert_eq!(again.removed, 0);
+    for kind in ["session", "entry", "deadline"] {
+        assert_eq!(lab.count(kind).await, 0, "{kind}");
+    }
 }

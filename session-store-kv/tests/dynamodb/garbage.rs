@@ -2,7 +2,7 @@
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use session_store_core::{
-    ErrorKind, PrimaryStore, Reason, Selection, State, SweepBounds, Swept, Timestamp,
+    ErrorKind, Page, PrimaryStore, Reason, Selection, State, SweepBounds, Swept, Timestamp, Which,
 };
 
 use crate::lab::{Item, Lab, NOW, ada, bounds, guest, id, later, new, session, text};
@@ -104,4 +104,38 @@ async fn a_census_counts_past_what_is_none_of_ours() {
     assert_eq!(PrimaryStore::census(&lab.store, NOW, None).await.unwrap().active, 2);
     let never = SweepBounds { expired_before: later(1), revoked_before: Timestamp::EPOCH };
     assert_eq!(PrimaryStore::sweep(&lab.store, &never, 9).await.unwrap(), Swept::default());
+}
+
+#[tokio::test]
+async fn neither_a_damaged_entry_nor_a_damaged_note_keeps_a_user() {
+    for (namespace, is_deleted) in [("garbagelogout", false), ("garbagedeletion", true)] {
+        let lab = Lab::new(namespace).await;
+        lab.log_in(3).await;
+        let entry = format!("s#{:016x}#{}", NOW.as_millis(), id(2));
+        lab.put(garbage("U#ada", &entry)).await;
+        lab.put(garbage("U#ada", "s#nobody's")).await;
+        let note = AttributeValue::Ss(vec!["a login of nobody".to_owned()]);
+        lab.set("U#ada", "recent", Some(note)).await;
+        let mark = AttributeValue::L(vec![text("no barrier")]);
+        lab.set("U#ada", "marks", Some(mark)).await;
+        let listed =
+            PrimaryStore::list(&lab.store, &ada(), Which::Live(NOW), &Page::first(9)).await;
+        assert_eq!(listed.unwrap().items.len(), 3);
+        let mut named = if is_deleted {
+            let done = PrimaryStore::delete_user(&lab.store, &ada(), later(1)).await.unwrap();
+            done.unwrap().sessions
+        } else {
+            let all = Selection::AllOf(ada());
+            let done =
+                PrimaryStore::revoke(&lab.store, &all, Reason::Admin, later(1)).await.unwrap();
+            [done.revoked, done.earlier].concat()
+        };
+        named.sort_unstable();
+        assert_eq!(named, [id(1), id(2), id(3)]);
+        for number in 1..=3 {
+            let found = PrimaryStore::find(&lab.store, &id(number)).await.unwrap().snapshot;
+            assert!(found.is_none_or(|found| found.session.state(NOW) != State::Active));
+        }
+        assert_eq!(lab.count("job").await, 0);
+    }
 }

@@ -145,7 +145,7 @@ impl Lab {
     /// How many items of `kind` are stored.
     pub(crate) async fn count(&self, kind: &str) -> usize {
         let items = self.server.items(self.namespace).await.unwrap();
-        items.iter().filter(|item| item["k"].as_s().unwrap() == kind).count()
+        items.iter().filter(|item| item.get("k") == Some(&text(kind))).count()
     }
 
     /// The sort keys of everything filed in the queues, without the ids.
@@ -255,11 +255,9 @@ impl Lab {
     /// Stores copies of ada's session 1, named `first` to `last` and created a second later each, that
     /// expire at `expires_at`.
     pub(crate) async fn copy(&self, (first, last): (u32, u32), expires_at: Timestamp) {
-        let client = self.server.client();
         let session = self.item(&format!("S#{}", id(1)), "0").await.unwrap();
         let entry = format!("s#{:016x}#{}", NOW.as_millis(), id(1));
         let entry = self.item("U#ada", &entry).await.unwrap();
-        let number = |at: Timestamp| AttributeValue::N(at.as_millis().to_string());
         let copies = (first..=last).flat_map(|copy| {
             let (name, at) = (id(copy).to_string(), later(copy.into()));
             let (mut session, mut entry) = (session.clone(), entry.clone());
@@ -272,12 +270,18 @@ impl Lab {
             }
             [session, entry]
         });
-        let copies: Vec<_> = copies
+        self.put_all(copies.collect()).await;
+    }
+
+    /// Stores items as they are.
+    pub(crate) async fn put_all(&self, items: Vec<Item>) {
+        let puts: Vec<_> = items
+            .into_iter()
             .map(|item| PutRequest::builder().set_item(Some(item)).build().unwrap())
             .map(|put| WriteRequest::builder().put_request(put).build())
             .collect();
-        for chunk in copies.chunks(25) {
-            let write = client.batch_write_item();
+        for chunk in puts.chunks(25) {
+            let write = self.server.client().batch_write_item();
             let write = write.request_items(&self.config.table, chunk.to_vec());
             let left = write.send().await.unwrap().unprocessed_items;
             assert!(left.is_none_or(|left| left.is_empty()));
@@ -309,6 +313,10 @@ impl Lab {
         let delete = client.delete_item().table_name(&self.config.table);
         delete.key("pk", text(pk)).key("sk", text("0")).send().await.unwrap();
     }
+}
+
+pub(crate) fn number(at: Timestamp) -> AttributeValue {
+    AttributeValue::N(at.as_millis().to_string())
 }
 
 pub(crate) fn text(text: &str) -> AttributeValue {

@@ -11,6 +11,7 @@ mod limits;
 mod once;
 mod pages;
 mod queue;
+mod races;
 mod rights;
 mod setup;
 mod trouble;

@@ -17,7 +17,7 @@ use crate::command::Program;
 use crate::servers::install::{Wanted, find};
 use crate::test::Tally;
 
-const SCRIPTS: [&str; 8] = [
+const SCRIPTS: [&str; 9] = [
     "package.json",
     "package-lock.json",
     "modules.mjs",
