@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use aws_sdk_dynamodb::Client;
-use aws_sdk_dynamodb::config::{BehaviorVersion, Config, Credentials, Region};
+use aws_sdk_dynamodb::config::{BehaviorVersion, Config, Credentials, Region, SharedHttpClient};
 use aws_sdk_dynamodb::types::AttributeValue;
 use session_store_core::conformance::{Deed, Guard, PrimaryHarness, SecondaryHarness, TestClock};
 use session_store_core::{
@@ -36,6 +36,8 @@ pub struct DynamoHarness {
     url: String,
     /// Tells the tables of this run from those of others.
     run: String,
+    /// What the stores and caches under test send their calls with.
+    http: fn() -> SharedHttpClient,
 }
 
 impl DynamoHarness {
@@ -55,7 +57,14 @@ impl DynamoHarness {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let number = MADE.fetch_add(1, Ordering::Relaxed);
         let run = format!("t{}_{}_{number}", std::process::id(), since.subsec_nanos());
-        Self { url: url.into(), run }
+        Self { url: url.into(), run, http: plain }
+    }
+
+    /// The same, whose stores and caches have HTTP clients that `http` makes; what the harness does
+    /// itself has not.
+    #[must_use]
+    pub fn with_http(self, http: fn() -> SharedHttpClient) -> Self {
+        Self { http, ..self }
     }
 
     /// What a client needs but its HTTP: the server, a region, and credentials that nobody checks.
@@ -69,8 +78,11 @@ impl DynamoHarness {
 
     /// A client with connections of its own: they end with the runtime that made them.
     pub fn client(&self) -> Client {
-        let http = aws_smithy_http_client::Builder::new().build_http();
-        Client::from_conf(self.client_config().http_client(http).build())
+        Client::from_conf(self.client_config().http_client(plain()).build())
+    }
+
+    fn client_under_test(&self) -> Client {
+        Client::from_conf(self.client_config().http_client((self.http)()).build())
     }
 
     /// The table of `namespace`.
@@ -113,6 +125,10 @@ impl DynamoHarness {
     }
 }
 
+fn plain() -> SharedHttpClient {
+    aws_smithy_http_client::Builder::new().build_http()
+}
+
 async fn fresh(client: &Client, table: &str) -> Result<()> {
     let calls = Calls::new(client.clone(), table, &CallConfig::default());
     let gone = calls.in_time(client.delete_table().table_name(table).send()).await;
@@ -129,11 +145,13 @@ impl PrimaryHarness for DynamoHarness {
 
     async fn open(&self, namespace: &str) -> Result<(Arc<dyn PrimaryStore>, Guard)> {
         let config = self.fresh(namespace).await?;
-        Ok((Arc::new(DynamoStore::connect(self.client(), &config).await?), Box::new(())))
+        let store = DynamoStore::connect(self.client_under_test(), &config).await?;
+        Ok((Arc::new(store), Box::new(())))
     }
 
     async fn reopen(&self, namespace: &str) -> Result<Arc<dyn PrimaryStore>> {
-        Ok(Arc::new(DynamoStore::connect(self.client(), &self.config(namespace)).await?))
+        let config = self.config(namespace);
+        Ok(Arc::new(DynamoStore::connect(self.client_under_test(), &config).await?))
     }
 
     async fn by_hand(&self, namespace: &str, deed: &Deed) -> Result<bool> {
@@ -221,7 +239,8 @@ impl DynamoCacheHarness {
         Self::over(DynamoHarness::new(url))
     }
 
-    fn over(server: DynamoHarness) -> Self {
+    /// A harness on the server of another one.
+    pub fn over(server: DynamoHarness) -> Self {
         Self { server, opened: AtomicU64::new(0) }
     }
 }
@@ -237,8 +256,8 @@ impl SecondaryHarness for DynamoCacheHarness {
         let mut config = DynamoCacheConfig::new(self.server.table(&format!("cache_{number}")));
         config.garbage_after = GARBAGE_AFTER;
         config.calls.timeout = Duration::from_mins(1);
-        let client = self.server.client();
-        fresh(&client, &config.table).await?;
+        fresh(&self.server.client(), &config.table).await?;
+        let client = self.server.client_under_test();
         let cache = DynamoCache::connect(client, &config, Arc::clone(clock) as _).await?;
         Ok((Arc::new(cache), Box::new(())))
     }

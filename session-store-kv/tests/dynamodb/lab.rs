@@ -16,7 +16,7 @@ use session_store_kv::dynamo::{
 };
 use tokio::sync::Semaphore;
 
-use crate::wire::{Mischief, Wire};
+use crate::wire::{CONFLICT, Mischief, Wire};
 
 /// An item as the SDK has it.
 pub(crate) type Item = std::collections::HashMap<String, AttributeValue>;
@@ -235,7 +235,7 @@ impl Lab {
     ) -> T {
         self.wire.reset();
         let gate = Arc::new(Semaphore::new(0));
-        self.wire.plan("TransactGetItems", &Mischief::Conflict, 2);
+        self.wire.plan("TransactGetItems", &CONFLICT, 2);
         self.wire.plan("TransactGetItems", &Mischief::Wait(Arc::clone(&gate)), 1);
         let rest = async {
             for _ in 0..2_000 {

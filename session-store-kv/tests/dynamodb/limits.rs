@@ -1,5 +1,7 @@
 //! What DynamoDB takes at once.
 
+use std::time::Duration;
+
 use session_store_core::{
     CacheKey, ErrorKind, NewSession, PrimaryStore, Reason, Record, Reservation, SecondaryStore,
     Selection, Session, SessionLimit, SwapTtl, Ttl, User,
@@ -89,6 +91,35 @@ async fn what_is_left_unprocessed_is_done_in_the_end() {
     assert!(lab.wire.is_at_peace());
     for kind in ["session", "entry", "deadline", "job"] {
         assert_eq!(lab.count(kind).await, 0, "{kind}");
+    }
+}
+
+#[tokio::test]
+async fn what_stays_unprocessed_is_asked_for_less_and_less_often() {
+    for (namespace, action) in [("backread", "BatchGetItem"), ("backwrite", "BatchWriteItem")] {
+        let lab = Lab::with(namespace, |calls| calls.patience = Duration::from_secs(2)).await;
+        lab.log_in(1).await;
+        // Half of one item is none: nothing is ever done.
+        lab.wire.plan(action, &Mischief::Half, 10_000);
+        let failed = PrimaryStore::delete_user(&lab.store, &ada(), NOW).await.unwrap_err();
+        assert!(failed.is_retryable(), "{failed}");
+        // At once it would be thousands; 5 ms, 10, 20 up to 400 are a dozen, however they spread.
+        let calls = lab.wire.calls(action).len();
+        assert!((2..60).contains(&calls), "{calls} of {action} in two seconds");
+    }
+}
+
+#[tokio::test]
+async fn a_lookup_is_two_reads_at_most() {
+    let lab = Lab::new("tworeads").await;
+    lab.log_in(1).await;
+    PrimaryStore::insert(&lab.store, &new(guest(2)), NOW).await.unwrap();
+    for (number, is_there, reads) in [(1, true, 2), (2, true, 1), (3, false, 1)] {
+        lab.wire.reset();
+        let found = PrimaryStore::find(&lab.store, &id(number)).await.unwrap().snapshot;
+        assert_eq!(found.is_some(), is_there, "{number}");
+        let calls: Vec<_> = lab.wire.all().into_iter().map(|call| call.action).collect();
+        assert_eq!(calls, vec!["GetItem"; reads], "{number}");
     }
 }
 

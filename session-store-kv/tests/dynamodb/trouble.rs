@@ -13,7 +13,7 @@ use session_store_core::{
 use session_store_kv::dynamo::CallConfig;
 
 use crate::lab::{Lab, NOW, ada, cache, guest, id, impatient_cache, later, new, refused, session};
-use crate::wire::Mischief;
+use crate::wire::{CONFLICT, Mischief};
 
 const THROTTLED: Mischief = Mischief::Refuse("ProvisionedThroughputExceededException");
 
@@ -26,9 +26,15 @@ async fn throttling_is_waited_out() {
     let lab = Lab::new("throttled").await;
     lab.register().await;
     for code in ["ProvisionedThroughputExceededException", "ThrottlingException"] {
-        for action in ["GetItem", "BatchGetItem", "Query", "TransactWriteItems", "UpdateItem"] {
+        for action in
+            ["GetItem", "BatchGetItem", "Query", "TransactWriteItems", "UpdateItem", "Scan"]
+        {
             lab.wire.plan(action, &Mischief::Refuse(code), 5);
         }
+    }
+    // What happens to one item of a transaction is told as the reason why it was cancelled.
+    for code in ["ProvisionedThroughputExceeded", "ThrottlingError"] {
+        lab.wire.plan("TransactWriteItems", &Mischief::Cancel(code), 3);
     }
     PrimaryStore::insert(&lab.store, &new(session(1)), NOW).await.unwrap();
     let touch = Touch { id: id(1), seen_at: later(1), expires_at: later(3700) };
@@ -37,7 +43,8 @@ async fn throttling_is_waited_out() {
     let all = Selection::AllOf(ada());
     let done = PrimaryStore::revoke(&lab.store, &all, Reason::Admin, later(2)).await.unwrap();
     assert_eq!(done.revoked, [id(1)]);
-    assert!(lab.wire.is_at_peace());
+    let census = PrimaryStore::census(&lab.store, later(2), None).await.unwrap();
+    assert_eq!((census.active, lab.wire.is_at_peace()), (0, true));
 }
 
 #[tokio::test]
@@ -59,9 +66,9 @@ async fn throttling_beyond_patience_is_an_outage_and_no_absence() {
 async fn a_conflict_with_another_transaction_is_not_a_conflict_of_the_caller() {
     let lab = Lab::new("conflict").await;
     lab.register().await;
-    lab.wire.plan("TransactWriteItems", &Mischief::Conflict, 3);
+    lab.wire.plan("TransactWriteItems", &CONFLICT, 3);
     PrimaryStore::insert(&lab.store, &new(session(1)), NOW).await.unwrap();
-    lab.wire.plan("TransactWriteItems", &Mischief::Conflict, 3);
+    lab.wire.plan("TransactWriteItems", &CONFLICT, 3);
     let change = SessionChange::default();
     let update = PrimaryStore::update(&lab.store, &id(1), 1, &change, NOW).await.unwrap();
     assert!(matches!(update, Update::Updated(_)));

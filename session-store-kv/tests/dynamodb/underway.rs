@@ -200,7 +200,7 @@ async fn logins_without_a_limit_leave_few_notes() {
 async fn of_thirty_two_logins_under_a_limit_of_three_exactly_three_are_left() {
     let lab = Lab::new("three").await;
     lab.register().await;
-    lab.wire.plan("TransactWriteItems", &crate::wire::Mischief::Conflict, 20);
+    lab.wire.plan("TransactWriteItems", &crate::wire::CONFLICT, 20);
     let mut work = Vec::new();
     for number in 1..=32 {
         let store = if number % 2 == 0 { lab.node().await } else { lab.store.clone() };

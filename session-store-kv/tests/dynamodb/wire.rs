@@ -22,8 +22,8 @@ use tokio::sync::Semaphore;
 pub(crate) enum Mischief {
     /// Refused with this code; nothing is done.
     Refuse(&'static str),
-    /// A transaction is cancelled because another one is at the same item.
-    Conflict,
+    /// A transaction is cancelled for the reason of this code, which its last step has.
+    Cancel(&'static str),
     /// Nothing; the next plan is for the call after it.
     Pass,
     /// Waits for a permit before it is sent.
@@ -44,6 +44,9 @@ pub(crate) struct Call {
     /// How often the SDK has sent it before, as it tells the server.
     pub(crate) repetition: u32,
 }
+
+/// Another transaction is at the same item.
+pub(crate) const CONFLICT: Mischief = Mischief::Cancel("TransactionConflict");
 
 #[derive(Debug, Default)]
 struct State {
@@ -118,6 +121,9 @@ fn check(call: &Call) {
     let is_read = matches!(call.action.as_str(), "GetItem" | "Query" | "Scan");
     assert!(is_read || may_repeat || call.repetition == 0, "the SDK repeats {}", call.action);
     assert!(!is_read || body["ConsistentRead"] == true, "a read that may be behind: {body}");
+    for index in ["IndexName", "GlobalSecondaryIndexes", "LocalSecondaryIndexes"] {
+        assert!(body[index].is_null(), "an index may be behind: {body}");
+    }
     let mut keys = Vec::new();
     let mut note = |table: &Value, item: &Value| {
         keys.push((table.to_string(), item["pk"].to_string(), item["sk"].to_string()));
@@ -200,11 +206,10 @@ impl HttpConnector for Line {
                     "__type": format!("com.amazonaws.dynamodb.v20120810#{code}"),
                     "message": "told to",
                 }))),
-                Some(Mischief::Conflict) => {
+                Some(Mischief::Cancel(code)) => {
                     let count = call.body["TransactItems"].as_array().unwrap().len();
                     let mut reasons = vec![json!({"Code": "None"}); count];
-                    reasons[count - 1] =
-                        json!({"Code": "TransactionConflict", "Message": "told to"});
+                    reasons[count - 1] = json!({"Code": code, "Message": "told to"});
                     Ok(refusal(&json!({
                         "__type": "com.amazonaws.dynamodb.v20120810#TransactionCanceledException",
                         "Message": "Transaction cancelled",

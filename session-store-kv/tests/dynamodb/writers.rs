@@ -11,7 +11,7 @@ use session_store_kv::dynamo::DynamoStore;
 use tokio::sync::Semaphore;
 
 use crate::lab::{Lab, NOW, ada, client, id, later, new, session, text};
-use crate::wire::{Mischief, Wire};
+use crate::wire::{CONFLICT, Mischief, Wire};
 
 /// Reads, counts one up, and begins again until nobody was in the way.
 async fn count_up(store: &impl PrimaryStore) {
@@ -47,7 +47,7 @@ async fn thirty_two_conditional_writers_lose_nothing() {
             PrimaryStore::touch(&store, &[touch]).await.unwrap();
         }));
     }
-    lab.wire.plan("TransactWriteItems", &Mischief::Conflict, 20);
+    lab.wire.plan("TransactWriteItems", &CONFLICT, 20);
     for one in work {
         one.await.unwrap();
     }
