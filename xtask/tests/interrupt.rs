@@ -38,6 +38,12 @@ fn listening(root: &Path, words: &[&str]) -> Command {
 }
 
 /// What `up` writes down.
+/// By the shell's own, since a bare machine has no program of that name.
+fn kill(signal: &str, child: &Child) {
+    let line = format!("kill {signal} {}", child.id());
+    assert!(Command::new("sh").args(["-c", &line]).status().unwrap().success());
+}
+
 fn book(root: &Path) -> PathBuf {
     root.join("target/servers.json")
 }
@@ -96,7 +102,7 @@ fn interrupted(signal: &str, wanted: i32) -> (tempfile::TempDir, Vec<u64>) {
         let root = tempfile::tempdir().unwrap();
         let mut up = listening(root.path(), &["servers", "up"]).spawn().unwrap();
         let seen = half_way(root.path(), &mut up);
-        Command::new("kill").args([signal, &up.id().to_string()]).status().unwrap();
+        kill(signal, &up);
         let code = up.wait().unwrap().code();
         if code == Some(0) {
             // It was faster: everything is up, and stays so until it is taken down.
@@ -144,7 +150,7 @@ fn what_is_told_to_ignore_a_hangup_goes_on() {
     }
     let mut up = command.stdout(Stdio::null()).spawn().unwrap();
     half_way(root.path(), &mut up);
-    Command::new("kill").args(["-HUP", &up.id().to_string()]).status().unwrap();
+    kill("-HUP", &up);
     assert!(up.wait().unwrap().success());
     let all = pids(&book(root.path()));
     assert_eq!(all.iter().filter(|pid| is_redis(**pid)).count(), 6);
@@ -175,7 +181,7 @@ fn a_case_that_is_interrupted_ends_its_servers_and_the_stopped_one() {
     let (mut faults, seen, stopped) = in_a_case(root.path());
     // Its own Redis, and the Postgres of the run.
     assert!(seen.len() == 2 && seen.contains(&stopped), "{seen:?}");
-    Command::new("kill").args(["-TERM", &faults.id().to_string()]).status().unwrap();
+    kill("-TERM", &faults);
     assert_eq!(faults.wait().unwrap().code(), Some(143));
     assert!(!seen.iter().any(|pid| state(*pid).is_some()), "some still run: {seen:?}");
     assert_eq!(case(root.path()), (Vec::new(), None));

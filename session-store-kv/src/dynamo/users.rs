@@ -1,5 +1,7 @@
 //! Users: one item each, one that claims the address, one in the list of all.
 
+use std::fmt::Write;
+
 use aws_sdk_dynamodb::types::{AttributeValue, TransactWriteItem};
 use session_store_core::{
     Account, Cursor, Deleted, Email, Error, ErrorKind, Listing, Page, PasswordHash, Result,
@@ -323,9 +325,9 @@ fn changing(owner: &Owner, new: &User, (epoch, version): (u64, u64)) -> Terms {
     for (name, value) in [("email", email), ("password_hash", hash)] {
         match value {
             None if remove.is_empty() => remove = format!(" REMOVE #{name}"),
-            None => remove.push_str(&format!(", #{name}")),
+            None => _ = write!(remove, ", #{name}"),
             Some(value) => {
-                set.push_str(&format!(", #{name} = :{name}"));
+                _ = write!(set, ", #{name} = :{name}");
                 values.push((format!(":{name}"), text(value)));
             }
         }

@@ -42,8 +42,8 @@ impl Server {
 
     /// It answers nobody any more.
     pub(crate) fn stop(&self) {
-        let stopped = Command::new("kill").args(["-STOP", &self.process.id().to_string()]).status();
-        assert!(stopped.unwrap().success());
+        let line = format!("kill -STOP {}", self.process.id());
+        assert!(Command::new("sh").args(["-c", &line]).status().unwrap().success());
     }
 
     pub(crate) fn url(&self) -> String {

@@ -196,9 +196,12 @@ pub(super) async fn the_master_dies_under_sentinel(on: &World) -> Outcome<String
     let mut figures = Vec::new();
     for (client, name) in CLIENTS {
         let server = Private::new()?;
-        let (data, sentinels) =
-            redis::sentinels(&server.home, Program::Here(redis::program().map_err(said)?))
-                .map_err(said)?;
+        let (data, sentinels) = redis::sentinels(
+            &server.home,
+            Program::Here(redis::program().map_err(said)?),
+            redis::Nerves::Thin,
+        )
+        .map_err(said)?;
         let addresses: Vec<_> = sentinels.iter().map(redis::Node::url).collect();
         let line = format!("{}#mymaster", addresses.join(","));
         let (seen, healed) = under_load(on, client, &line, &data[0]).await?;
@@ -211,8 +214,12 @@ pub(super) async fn a_master_dies_in_a_cluster(on: &World) -> Outcome<String> {
     let mut figures = Vec::new();
     for (client, name) in CLIENTS {
         let server = Private::new()?;
-        let all = redis::cluster(&server.home, Program::Here(redis::program().map_err(said)?))
-            .map_err(said)?;
+        let all = redis::cluster(
+            &server.home,
+            Program::Here(redis::program().map_err(said)?),
+            redis::Nerves::Thin,
+        )
+        .map_err(said)?;
         let addresses: Vec<_> = all.iter().map(redis::Node::url).collect();
         let (seen, healed) = under_load(on, client, &addresses.join(","), &all[0]).await?;
         figures.push(format!("{name}: all hit again {} after the kill, {seen}", seconds(healed)));

@@ -11,6 +11,8 @@ use super::book::Home;
 use super::install::{Wanted, find, free_port, is_open, provide};
 use crate::cli::{Failure, say};
 
+/// Names a server that speaks DynamoDB's protocol.
+pub(crate) const VARIABLE: &str = "SESSION_STORE_DYNAMODB_URL";
 /// The version that the adapter's tests were written against.
 const MINISTACK: &str = "ministack==1.5.33";
 const PYTHON: Wanted = Wanted { program: "python3", package: "python3-venv", elsewhere: "" };
@@ -33,6 +35,29 @@ pub(super) fn start(home: &Home, _others: &Addresses) -> Result<String, Failure>
     command.stderr(File::create(&log).map_err(|error| Failure::io("ministack", &error))?);
     home.start(command, &log, Duration::from_mins(1), || is_open(port))?;
     Ok(format!("http://127.0.0.1:{port}"))
+}
+
+/// Another such server, if the program is on the search path or where `cargo install` puts it; it ends
+/// with the lease.
+pub(crate) fn second() -> Result<Option<String>, Failure> {
+    let Some(program) = dynoxide() else { return Ok(None) };
+    let home = super::home("dynoxide")?;
+    let port = free_port()?;
+    let log = home.folder.join("log");
+    let mut command = Command::new(program);
+    command.args(["serve", "--host", "127.0.0.1", "--port", &port.to_string()]);
+    command.current_dir(&home.folder).stdin(Stdio::null()).stdout(Stdio::null());
+    command.stderr(File::create(&log).map_err(|error| Failure::io("dynoxide", &error))?);
+    home.start(command, &log, Duration::from_mins(1), || is_open(port))?;
+    Ok(Some(format!("http://127.0.0.1:{port}")))
+}
+
+fn dynoxide() -> Option<PathBuf> {
+    let own = std::env::var_os("CARGO_HOME").map(PathBuf::from);
+    let own = own.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cargo")));
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders = std::env::split_paths(&path).chain(own.map(|home| home.join("bin")));
+    folders.map(|folder| folder.join("dynoxide")).find(|program| program.is_file())
 }
 
 /// The program; installed if it is not there.

@@ -124,17 +124,25 @@ pub(super) fn unprivileged(program: &Path, user: &str) -> Command {
 
 /// A port that nobody listened on just now, and that nobody in this process was given before.
 pub(crate) fn free_port() -> Result<u16, Failure> {
-    static GIVEN: Mutex<Vec<u16>> = Mutex::new(Vec::new());
     let failed = |error: std::io::Error| Failure::io("a free port", &error);
     loop {
         let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).map_err(failed)?;
         let port = listener.local_addr().map_err(failed)?.port();
-        let mut given = GIVEN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if !given.contains(&port) {
-            given.push(port);
+        if claim(port) {
             return Ok(port);
         }
     }
+}
+
+/// Gives `port` away, unless somebody in this process was given it before.
+pub(super) fn claim(port: u16) -> bool {
+    static GIVEN: Mutex<Vec<u16>> = Mutex::new(Vec::new());
+    let mut given = GIVEN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let is_new = !given.contains(&port);
+    if is_new {
+        given.push(port);
+    }
+    is_new
 }
 
 /// Whether somebody listens on `port`.

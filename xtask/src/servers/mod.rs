@@ -5,7 +5,7 @@
 pub(crate) mod book;
 mod books;
 mod docker;
-mod dynamodb;
+pub(crate) mod dynamodb;
 pub(crate) mod install;
 mod interrupt;
 mod pgbouncer;
@@ -76,7 +76,7 @@ const KINDS: [Kind; 7] = [
     },
     Kind {
         name: "dynamodb",
-        variable: "SESSION_STORE_DYNAMODB_URL",
+        variable: dynamodb::VARIABLE,
         start: dynamodb::start,
         is_second: false,
     },

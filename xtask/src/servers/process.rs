@@ -42,8 +42,9 @@ impl Process {
 
     fn signal(self, name: &str) {
         if self.is_alive() {
-            // It may end by itself meanwhile, which is what is wanted.
-            let _ = Command::new("kill").args([name, &self.pid.to_string()]).output();
+            // By the shell's own: a bare machine has no program of that name. The process may end by
+            // itself meanwhile, which is what is wanted.
+            let _ = Command::new("sh").arg("-c").arg(format!("kill {name} {}", self.pid)).output();
         }
     }
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::book::Home;
 use super::docker::Wish;
-use super::install::{Program, Wanted, answers, find, free_port, is_open, server};
+use super::install::{Program, Wanted, answers, claim, find, free_port, is_open, server};
 use super::process::Running;
 use super::{Addresses, valkey};
 use crate::cli::Failure;
@@ -59,12 +59,13 @@ fn alone(home: &Home, program: Program) -> Result<String, Failure> {
 }
 
 pub(super) fn start_cluster(home: &Home, _others: &Addresses) -> Result<String, Failure> {
-    let nodes = cluster(home, server(home, IMAGE, SERVER.program, program)?)?;
+    let nodes = cluster(home, server(home, IMAGE, SERVER.program, program)?, Nerves::Steady)?;
     Ok(line(&nodes))
 }
 
 pub(super) fn start_sentinels(home: &Home, _others: &Addresses) -> Result<String, Failure> {
-    let (_, sentinels) = sentinels(home, server(home, IMAGE, SERVER.program, program)?)?;
+    let (_, sentinels) =
+        sentinels(home, server(home, IMAGE, SERVER.program, program)?, Nerves::Steady)?;
     Ok(format!("{}#{MASTER}", line(&sentinels)))
 }
 
@@ -150,12 +151,13 @@ impl<'a> Family<'a> {
     }
 
     /// The next one, a sentinel.
-    fn sentinel(&mut self, leader: &str) -> Result<Node, Failure> {
+    fn sentinel(&mut self, leader: &str, nerves: Nerves) -> Result<Node, Failure> {
         let port = self.port()?;
         let rules = format!(
             "port {port}\nsentinel monitor {MASTER} {leader} 2\n\
-             sentinel down-after-milliseconds {MASTER} 500\nsentinel failover-timeout {MASTER} 3000\n\
-             sentinel parallel-syncs {MASTER} 1\n"
+             sentinel down-after-milliseconds {MASTER} {}\n\
+             sentinel failover-timeout {MASTER} 3000\nsentinel parallel-syncs {MASTER} 1\n",
+            nerves.or_steady("500")
         );
         match self.program.clone() {
             Program::Here(program) => {
@@ -191,13 +193,32 @@ impl<'a> Family<'a> {
     }
 }
 
+/// When servers take each other for dead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Nerves {
+    /// Soon, for whoever kills some of them.
+    Thin,
+    /// Late, so that a machine with a lot to do makes nobody take over in the middle of a test.
+    Steady,
+}
+
+impl Nerves {
+    /// In milliseconds: what a killer wants, or long.
+    fn or_steady(self, thin: &'static str) -> &'static str {
+        match self {
+            Self::Thin => thin,
+            Self::Steady => "20000",
+        }
+    }
+}
+
 /// Three masters, then a replica of each, when all of them agree.
-pub(crate) fn cluster(home: &Home, program: Program) -> Result<Vec<Node>, Failure> {
+pub(crate) fn cluster(home: &Home, program: Program, nerves: Nerves) -> Result<Vec<Node>, Failure> {
     let settings = [
         "--cluster-enabled",
         "yes",
         "--cluster-node-timeout",
-        "1000",
+        nerves.or_steady("1000"),
         "--cluster-replica-validity-factor",
         "0",
     ];
@@ -240,14 +261,18 @@ fn ports(count: usize, port: impl Fn() -> Result<u16, Failure>) -> Result<Vec<u1
 pub(crate) fn cluster_port() -> Result<u16, Failure> {
     loop {
         let port = free_port()?;
-        if port <= 55_000 && !is_open(port + 10_000) {
+        if port <= 55_000 && !is_open(port + 10_000) && claim(port + 10_000) {
             return Ok(port);
         }
     }
 }
 
 /// A master with two replicas, and three sentinels who know them.
-pub(crate) fn sentinels(home: &Home, program: Program) -> Result<(Vec<Node>, Vec<Node>), Failure> {
+pub(crate) fn sentinels(
+    home: &Home,
+    program: Program,
+    nerves: Nerves,
+) -> Result<(Vec<Node>, Vec<Node>), Failure> {
     let mut family = Family::new(home, program, ports(6, free_port)?);
     let mut data = vec![family.node(&[])?];
     let leader = format!("127.0.0.1 {}", data[0].port);
@@ -257,7 +282,8 @@ pub(crate) fn sentinels(home: &Home, program: Program) -> Result<(Vec<Node>, Vec
     until("a master with two replicas", || {
         data[0].said(&["info", "replication"]).is_ok_and(|info| info.contains("connected_slaves:2"))
     })?;
-    let sentinels = (0..3).map(|_| family.sentinel(&leader)).collect::<Result<Vec<_>, _>>()?;
+    let sentinels =
+        (0..3).map(|_| family.sentinel(&leader, nerves)).collect::<Result<Vec<_>, _>>()?;
     for sentinel in &sentinels {
         until("three sentinels that know each other", || {
             let about = sentinel.said(&["sentinel", "master", MASTER]).unwrap_or_default();
