@@ -65,6 +65,11 @@ fn installed() -> Result<PathBuf, Failure> {
     let python = find(&PYTHON)?;
     let folder = environment()?;
     let program = folder.join("bin/ministack");
+    // Other checkouts use it too.
+    let failed = |error: std::io::Error| Failure::io(&folder.display().to_string(), &error);
+    std::fs::create_dir_all(folder.parent().unwrap_or(&folder)).map_err(failed)?;
+    let turn = File::create(folder.with_extension("lock")).map_err(failed)?;
+    turn.lock().map_err(failed)?;
     // Written last, so that what was interrupted is begun again.
     let mark = folder.join("complete");
     if mark.is_file() && program.is_file() {

@@ -17,6 +17,10 @@ pub(crate) fn program() -> Result<PathBuf, Failure> {
     if let Some(program) = installed.into_iter().find(|program| program.is_file()) {
         return Ok(program);
     }
+    if std::env::consts::ARCH != "x86_64" {
+        // The package has no other program.
+        return find(&Wanted { program: "valkey-server", package: "valkey-server", elsewhere: "" });
+    }
     let tools = Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("target").join("tools");
     let folder = tools.join(PACKAGE.replace("==", "-"));
     let program = folder.join(INSIDE);
