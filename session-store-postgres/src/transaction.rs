@@ -1,11 +1,11 @@
 //! Transactions that are repeated when the server has undone them for the sake of another one.
 
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Deref, DerefMut};
 use std::time::Duration;
 
 use session_store_core::Result;
 use sqlx::pool::PoolConnection;
-use sqlx::{Connection, PgConnection, PgPool, Postgres, SqlSafeStr, Transaction};
+use sqlx::{Connection, Executor, PgConnection, PgPool, Postgres};
 
 use crate::error::{classify, classify_open, classify_write, is_closed, is_victim};
 
@@ -15,6 +15,9 @@ const TRIES: u32 = 5;
 
 /// How long an abandoned statement may take to answer before its connection is given up.
 const SETTLE: Duration = Duration::from_secs(2);
+
+/// The isolation is that of the statement, whatever the server's default.
+const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED";
 
 /// How often it was tried.
 #[derive(Debug, Default)]
@@ -32,12 +35,63 @@ pub(crate) async fn settle(on: &mut PgConnection) -> std::result::Result<bool, s
     tokio::time::timeout(SETTLE, on.flush()).await.map_err(late)?.map(|()| true)
 }
 
-/// Begins a transaction. Its isolation is that of the statement, whatever the server's default.
-pub(crate) async fn begin(pool: &PgPool) -> Result<Transaction<'static, Postgres>> {
-    let begin = || async {
-        let statement = "BEGIN ISOLATION LEVEL READ COMMITTED".into_sql_str();
-        Transaction::begin(open(pool).await?, Some(statement)).await.map_err(classify)
-    };
+/// A transaction. Its connection goes back to the pool only once the server has said that it is over:
+/// the driver's own takes one that was dropped before BEGIN was answered for one that never began.
+#[derive(Debug)]
+pub(crate) struct Transaction {
+    on: PoolConnection<Postgres>,
+    is_open: bool,
+}
+
+impl Transaction {
+    async fn begin(on: PoolConnection<Postgres>) -> std::result::Result<Self, sqlx::Error> {
+        let mut begun = Self { on, is_open: true };
+        begun.on.execute(BEGIN).await?;
+        Ok(begun)
+    }
+
+    /// Keeps what was done.
+    pub(crate) async fn commit(self) -> std::result::Result<(), sqlx::Error> {
+        self.end("COMMIT").await
+    }
+
+    /// Undoes what was done.
+    pub(crate) async fn rollback(self) -> std::result::Result<(), sqlx::Error> {
+        self.end("ROLLBACK").await
+    }
+
+    async fn end(mut self, how: &'static str) -> std::result::Result<(), sqlx::Error> {
+        self.on.execute(how).await?;
+        self.is_open = false;
+        Ok(())
+    }
+}
+
+impl Deref for Transaction {
+    type Target = PgConnection;
+
+    fn deref(&self) -> &PgConnection {
+        &self.on
+    }
+}
+
+impl DerefMut for Transaction {
+    fn deref_mut(&mut self) -> &mut PgConnection {
+        &mut self.on
+    }
+}
+
+impl Drop for Transaction {
+    fn drop(&mut self) {
+        if self.is_open {
+            self.on.close_on_drop();
+        }
+    }
+}
+
+/// Begins a transaction.
+pub(crate) async fn begin(pool: &PgPool) -> Result<Transaction> {
+    let begin = || async { Transaction::begin(open(pool).await?).await.map_err(classify) };
     on_open_connection(pool, begin).await
 }
 
@@ -62,7 +116,7 @@ pub(crate) async fn on_open_connection<T, F: Future<Output = Result<T>>>(
 /// Commits what was done, or undoes it. `Continue`: it was undone by the server, and is to be begun
 /// again.
 pub(crate) async fn finish<T>(
-    transaction: Transaction<'static, Postgres>,
+    transaction: Transaction,
     outcome: Result<T>,
     tries: &mut Tries,
 ) -> Result<ControlFlow<T>> {

@@ -1,8 +1,10 @@
 //! What only Postgres has.
 #![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
+mod abandoned;
 mod connect;
 mod fixture;
+mod gate;
 mod locks;
 mod partition;
 mod plans;
