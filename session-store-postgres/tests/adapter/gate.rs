@@ -79,7 +79,11 @@ async fn asked(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, begun: Arc<Atomi
     }
 }
 
-async fn answered(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut held: watch::Receiver<bool>) {
+async fn answered(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    mut held: watch::Receiver<bool>,
+) {
     let mut bytes = vec![0; 1 << 16];
     while let Ok(count @ 1..) = from.read(&mut bytes).await {
         let is_open = held.wait_for(|is_held| !is_held).await.is_ok();
