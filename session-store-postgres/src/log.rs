@@ -8,7 +8,7 @@ use session_store_core::{
 use sqlx::{PgConnection, Row};
 
 use crate::ending;
-use crate::error::{classify, classify_write};
+use crate::error::classify;
 use crate::row;
 use crate::schema::Schema;
 
@@ -27,7 +27,7 @@ pub(crate) async fn register(
         .bind(cache.name.as_str())
         .bind(cache.scope == CacheScope::Shared)
         .bind(i64::try_from(cache.ttl.as_millis()).unwrap_or(i64::MAX));
-    query.execute(on).await.map_err(classify_write).map(drop)
+    query.execute(on).await.map_err(classify).map(drop)
 }
 
 /// Forgets a cache, and the entries that only waited for it.

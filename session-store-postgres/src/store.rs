@@ -17,7 +17,7 @@ use sqlx::{PgPool, Postgres};
 use crate::config::{Access, PostgresConfig};
 use crate::error::{NAME, classify, error};
 use crate::schema::Schema;
-use crate::transaction::{self, Tries, begin, finish, on_open_connection};
+use crate::transaction::{self, Tries, begin, begin_lasting, finish, on_open_connection};
 use crate::write::{self, MAX_DATA_BYTES};
 use crate::{ending, log, migrate, pooler, read, users};
 
@@ -164,7 +164,7 @@ impl PrimaryStore for PostgresStore {
             users::needs_own_table(&self.schema, "changing users in the application's own table")?;
             let mut tries = Tries::default();
             loop {
-                let mut on = begin(&self.pool).await?;
+                let mut on = begin_lasting(&self.pool).await?;
                 let outcome = users::update(&mut on, &self.schema, (id, version), change).await;
                 // A change that was not made must not bump the epoch.
                 if let Ok(UserUpdate::Missing | UserUpdate::Conflict { .. }) = &outcome {
@@ -187,7 +187,7 @@ impl PrimaryStore for PostgresStore {
         self.within(async {
             let mut tries = Tries::default();
             loop {
-                let mut on = begin(&self.pool).await?;
+                let mut on = begin_lasting(&self.pool).await?;
                 let outcome = users::delete(&mut on, &self.schema, id, quarantine_until).await;
                 if let ControlFlow::Break(done) = finish(on, outcome, &mut tries).await? {
                     return Ok(done);
@@ -243,7 +243,11 @@ impl PrimaryStore for PostgresStore {
             write::check_change(change, now)?;
             let mut tries = Tries::default();
             loop {
-                let mut on = begin(&self.pool).await?;
+                let mut on = if write::is_lasting(change) {
+                    begin_lasting(&self.pool).await?
+                } else {
+                    begin(&self.pool).await?
+                };
                 let outcome =
                     write::update(&mut on, &self.schema, (id, version), change, now).await;
                 // Whoever was evicted for a promotion that was not made, stays.
@@ -285,7 +289,7 @@ impl PrimaryStore for PostgresStore {
         self.within(async {
             let mut tries = Tries::default();
             loop {
-                let mut on = begin(&self.pool).await?;
+                let mut on = begin_lasting(&self.pool).await?;
                 let outcome = ending::revoke(&mut on, &self.schema, selection, reason, now).await;
                 if let ControlFlow::Break(done) = finish(on, outcome, &mut tries).await? {
                     return Ok(done);
@@ -330,9 +334,15 @@ impl PrimaryStore for PostgresStore {
     }
 
     async fn register(&self, cache: &CacheRegistration) -> Result<()> {
-        // One statement outside a transaction, which says the same twice.
-        self.reading(|| async {
-            log::register(&mut *self.open().await?, &self.schema, cache).await
+        self.within(async {
+            let mut tries = Tries::default();
+            loop {
+                let mut on = begin_lasting(&self.pool).await?;
+                let outcome = log::register(&mut on, &self.schema, cache).await;
+                if let ControlFlow::Break(done) = finish(on, outcome, &mut tries).await? {
+                    return Ok(done);
+                }
+            }
         })
         .await
     }

@@ -19,6 +19,15 @@ const SETTLE: Duration = Duration::from_secs(2);
 /// The isolation is that of the statement, whatever the server's default.
 const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED";
 
+/// The same for what a crash of the server must not take back once it was confirmed, whatever is
+/// configured: an end that is forgotten is a session that lives again. In one message, so that it
+/// costs no round trip.
+const BEGIN_LASTING: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; \
+     SELECT set_config('synchronous_commit', 'on', true) \
+     WHERE current_setting('synchronous_commit') = 'off'";
+const LASTING: &str = "SELECT set_config('synchronous_commit', 'on', true) \
+     WHERE current_setting('synchronous_commit') = 'off'";
+
 /// How often it was tried.
 #[derive(Debug, Default)]
 pub(crate) struct Tries(u32);
@@ -44,9 +53,12 @@ pub(crate) struct Transaction {
 }
 
 impl Transaction {
-    async fn begin(on: PoolConnection<Postgres>) -> std::result::Result<Self, sqlx::Error> {
+    async fn begin(
+        on: PoolConnection<Postgres>,
+        how: &'static str,
+    ) -> std::result::Result<Self, sqlx::Error> {
         let mut begun = Self { on, is_open: true };
-        begun.on.execute(BEGIN).await?;
+        begun.on.execute(how).await?;
         Ok(begun)
     }
 
@@ -91,7 +103,21 @@ impl Drop for Transaction {
 
 /// Begins a transaction.
 pub(crate) async fn begin(pool: &PgPool) -> Result<Transaction> {
-    let begin = || async { Transaction::begin(open(pool).await?).await.map_err(classify) };
+    begin_as(pool, BEGIN).await
+}
+
+/// Begins one whose commit is written before it is confirmed.
+pub(crate) async fn begin_lasting(pool: &PgPool) -> Result<Transaction> {
+    begin_as(pool, BEGIN_LASTING).await
+}
+
+/// The same for one that was begun already.
+pub(crate) async fn make_lasting(on: &mut PgConnection) -> Result<()> {
+    on.execute(LASTING).await.map_err(classify).map(drop)
+}
+
+async fn begin_as(pool: &PgPool, how: &'static str) -> Result<Transaction> {
+    let begin = || async { Transaction::begin(open(pool).await?, how).await.map_err(classify) };
     on_open_connection(pool, begin).await
 }
 

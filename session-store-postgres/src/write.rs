@@ -16,7 +16,7 @@ use crate::error::{NAME, classify, classify_write, error};
 use crate::read::{self, ACTIVE};
 use crate::row::{self, SESSION_COLUMNS};
 use crate::schema::Schema;
-use crate::{ending, users};
+use crate::{ending, transaction, users};
 
 /// The largest `data` document, in bytes.
 pub(crate) const MAX_DATA_BYTES: usize = 1 << 20;
@@ -72,6 +72,25 @@ pub(crate) fn check_change(change: &SessionChange, now: Timestamp) -> Result<()>
         return Err(error(ErrorKind::InvalidExpiry));
     }
     Ok(())
+}
+
+/// Whether a change must survive a crash of the server once it was confirmed: all but what the
+/// application keeps in its session.
+pub(crate) fn is_lasting(change: &SessionChange) -> bool {
+    let SessionChange {
+        expires_at,
+        data: _,
+        metadata: _,
+        rotation,
+        previous_until,
+        elevation,
+        promotion,
+    } = change;
+    expires_at.is_some()
+        || rotation.is_some()
+        || previous_until.is_some()
+        || elevation.is_some()
+        || promotion.is_some()
 }
 
 pub(crate) async fn update(
@@ -267,6 +286,9 @@ async fn make_room(
         return Err(error(ErrorKind::TooManySessions));
     }
     active.truncate(surplus);
+    if surplus > 0 {
+        transaction::make_lasting(on).await?;
+    }
     ending::end(on, schema, &active, Reason::Limit, now).await?;
     Ok(active)
 }

@@ -2,6 +2,7 @@
 //! back. Real servers, real processes, a proxy for the wire.
 
 mod cache;
+mod crash;
 mod failover;
 mod load;
 mod node;
@@ -108,6 +109,9 @@ const CASES: &[(&str, &str, Run)] = &[
         Box::pin(truth::ten_thousand_devices_log_out(on))
     }),
     ("", "a_standby_is_no_truth", |on| Box::pin(standby::a_standby_is_no_truth(on))),
+    ("", "what_was_ended_survives_a_crash", |on| {
+        Box::pin(crash::what_was_ended_survives_a_crash(on))
+    }),
     ("", "settings_pass_a_pooler", |on| Box::pin(pooled::settings_pass_a_pooler(on))),
     ("", "poolers_are_refused_by_name", |on| Box::pin(pooled::poolers_are_refused_by_name(on))),
     ("", "certificates_are_checked", |on| Box::pin(secure::certificates_are_checked(on))),
