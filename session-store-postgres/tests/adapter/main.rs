@@ -6,6 +6,7 @@ mod connect;
 mod fixture;
 mod gate;
 mod locks;
+mod log;
 mod partition;
 mod plans;
 mod races;
