@@ -224,6 +224,9 @@ pub(crate) async fn delete(
     bump(on, schema, id, Some(quarantine_until)).await?;
     // Under the lock: whoever logs in now waits, and then finds nobody.
     let sessions = ending::ids_of(on, schema, id).await?;
+    let sql =
+        schema.sql("SELECT 1 FROM {p}sessions WHERE user_id = $1{key} ORDER BY id FOR UPDATE");
+    sqlx::query(sql).bind(id.as_str()).execute(&mut *on).await.map_err(classify)?;
     let sql = schema.sql("DELETE FROM {p}sessions WHERE user_id = $1{key}");
     sqlx::query(sql).bind(id.as_str()).execute(&mut *on).await.map_err(classify)?;
     let sql = schema.sql("DELETE FROM {users} WHERE {id} = $1{key}");
