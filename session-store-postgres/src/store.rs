@@ -316,7 +316,8 @@ impl PrimaryStore for PostgresStore {
                 let mut on = begin(&self.pool).await?;
                 let outcome = ending::sweep(&mut on, &self.schema, bounds, limit).await;
                 if let ControlFlow::Break(done) = finish(on, outcome, &mut tries).await? {
-                    return Ok(done);
+                    let more = log::purge(&self.pool, &self.schema).await?;
+                    return Ok(Swept { more: done.more || more, ..done });
                 }
             }
         })

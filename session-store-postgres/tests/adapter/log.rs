@@ -4,13 +4,17 @@ use std::time::Duration;
 
 use session_store_core::{
     CacheName, CacheRegistration, CacheScope, PrimaryStore, Reason, Rotation, SecretHash,
-    Selection, SessionChange, SessionId, Touch, Touched, Ttl, User,
+    Selection, SessionChange, SessionId, SweepBounds, Timestamp, Touch, Touched, Ttl, User,
 };
 use session_store_postgres::{PostgresHarness, PostgresStore};
+use sqlx::Executor;
 
-use crate::fixture::{HOUR, NOW, server, session, store, user};
+use crate::fixture::{HOUR, NOW, address, server, session, store, user};
 
 const TTL: Duration = Duration::from_secs(1);
+/// Nothing is dead before it.
+const NOTHING: SweepBounds =
+    SweepBounds { expired_before: Timestamp::EPOCH, revoked_before: Timestamp::EPOCH };
 
 async fn registered(on: &PostgresHarness, namespace: &str) -> (PostgresStore, CacheName) {
     let store = store(on, namespace).await;
@@ -119,4 +123,62 @@ async fn the_store_itself_causes_one_entry_for_a_change_and_none_for_a_touch() {
     store.insert(&session(4, Some("eve")), NOW).await.unwrap();
     store.delete_user(&user("eve"), NOW).await.unwrap();
     assert_eq!(drain(&store, &cache).await, [id(4)]);
+}
+
+async fn count(store: &PostgresStore) -> i64 {
+    let sql = "SELECT count(*) FROM session_log";
+    sqlx::query_scalar(sql).fetch_one(store.pool()).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_log_that_nobody_drains_is_purged_in_steps() {
+    let on = server();
+    let (before, _) = registered(&on, "undrained").await;
+    let schema = on.schema("undrained");
+    // Each takes a millisecond to remove, and all of them longer than a statement may take.
+    on.run(format!(
+        "CREATE FUNCTION {schema}.slowly() RETURNS trigger LANGUAGE plpgsql AS $body$ \
+         BEGIN PERFORM pg_sleep(0.001); RETURN OLD; END $body$; \
+         CREATE TRIGGER slowly BEFORE DELETE ON {schema}.session_log FOR EACH ROW \
+         EXECUTE FUNCTION {schema}.slowly(); \
+         INSERT INTO {schema}.session_log (session_id, logged_at, seen_at) \
+         SELECT decode(lpad(to_hex(n), 32, '0'), 'hex'), 0, 0 FROM generate_series(1, 6000) n"
+    ))
+    .await
+    .unwrap();
+    drop(before);
+    let mut config = on.config("undrained");
+    config.statement_timeout = Duration::from_secs(4);
+    let store = PostgresStore::connect(&config).await.unwrap();
+    let (mut before, mut sweeps) = (count(&store).await, 0);
+    while store.sweep(&NOTHING, 10).await.unwrap().more {
+        let left = count(&store).await;
+        assert!(left < before || left == 0, "{left} entries left, as before");
+        (before, sweeps) = (left, sweeps + 1);
+    }
+    assert_eq!((count(&store).await, sweeps), (0, 6));
+}
+
+#[tokio::test]
+async fn an_entry_is_kept_for_a_ttl_from_when_it_could_be_seen() {
+    let on = server();
+    let (store, cache) = registered(&on, "held_back").await;
+    store.insert(&session(1, Some("ada")), NOW).await.unwrap();
+    let mut shell = <sqlx::PgConnection as sqlx::Connection>::connect(&address()).await.unwrap();
+    let schema = on.schema("held_back");
+    // Typed a minute ago, and committed now: meanwhile caches were filled with what was before.
+    let typed = format!(
+        "SET search_path TO {schema}; BEGIN; DELETE FROM sessions; \
+         UPDATE session_log SET logged_at = logged_at - 60000"
+    );
+    shell.execute(sqlx::raw_sql(sqlx::AssertSqlSafe(typed))).await.unwrap();
+    shell.execute("COMMIT").await.unwrap();
+    for _ in 0..2 {
+        store.sweep(&NOTHING, 10).await.unwrap();
+        assert_eq!(store.drain(&cache, 10).await.unwrap().entries.len(), 1);
+    }
+    // A minute later.
+    on.run(format!("UPDATE {schema}.session_log SET seen_at = seen_at - 60000")).await.unwrap();
+    store.sweep(&NOTHING, 10).await.unwrap();
+    assert_eq!(store.drain(&cache, 10).await.unwrap().entries, []);
 }
