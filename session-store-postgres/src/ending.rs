@@ -12,7 +12,7 @@ use crate::row;
 use crate::schema::Schema;
 use crate::users;
 
-fn bytes<'a>(ids: impl IntoIterator<Item = &'a SessionId>) -> Vec<Vec<u8>> {
+pub(crate) fn bytes<'a>(ids: impl IntoIterator<Item = &'a SessionId>) -> Vec<Vec<u8>> {
     ids.into_iter().map(|id| id.as_bytes().to_vec()).collect()
 }
 

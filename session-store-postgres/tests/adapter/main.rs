@@ -12,3 +12,4 @@ mod plans;
 mod races;
 mod server;
 mod sweep;
+mod touch;
