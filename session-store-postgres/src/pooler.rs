@@ -5,7 +5,7 @@ use session_store_core::{Error, Result};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection, Executor, PgConnection, Row};
 
-use crate::error::{NAME, classify, classify_open};
+use crate::error::{NAME, classify};
 
 /// How often it is looked. Other clients may get in between.
 const LOOKS: u32 = 3;
@@ -34,8 +34,8 @@ pub(crate) async fn is_standby(on: &mut PgConnection) -> std::result::Result<boo
 
 /// Refuses a standby, and a pooler in transaction or statement mode.
 pub(crate) async fn probe(options: &PgConnectOptions) -> Result<()> {
-    let mut one = PgConnection::connect_with(options).await.map_err(classify_open)?;
-    let mut other = PgConnection::connect_with(options).await.map_err(classify_open)?;
+    let mut one = PgConnection::connect_with(options).await.map_err(classify)?;
+    let mut other = PgConnection::connect_with(options).await.map_err(classify)?;
     let is_standby = is_standby(&mut one).await.map_err(classify)?;
     let is_pooled = is_pooled(&mut one, &mut other).await?;
     for connection in [one, other] {

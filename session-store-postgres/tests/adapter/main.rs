@@ -3,6 +3,7 @@
 
 mod abandoned;
 mod connect;
+mod existing;
 mod fixture;
 mod gate;
 mod locks;
@@ -10,6 +11,7 @@ mod log;
 mod partition;
 mod plans;
 mod races;
+mod refused;
 mod server;
 mod sweep;
 mod touch;

@@ -20,7 +20,8 @@ async fn touches_of_one_session_are_one_after_the_other() {
         expires_at: minutes(at).plus(HOUR),
     };
     // They end at 60: the second touch of the first is in time because of the first one.
-    let touches = [touch(1, 59), touch(2, 10), touch(1, 90), touch(3, 90), touch(3, 59), touch(1, 20)];
+    let touches =
+        [touch(1, 59), touch(2, 10), touch(1, 90), touch(3, 90), touch(3, 59), touch(1, 20)];
     let active = |at: u64| Touched::Active { expires_at: minutes(at).plus(HOUR) };
     let wanted = [active(59), active(10), active(90), Touched::Missing, active(59), active(90)];
     assert_eq!(store.touch(&touches).await.unwrap(), wanted);
