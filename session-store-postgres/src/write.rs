@@ -185,8 +185,8 @@ pub(crate) async fn touch(
         let locked = sqlx::query(schema.sql(sql)).bind(bytes(&ids));
         locked.fetch_all(&mut *on).await.map_err(classify)?;
     }
-    let mut touched = vec![Touched::Missing; touches.len()];
-    let mut left: Vec<_> = touches.iter().zip(&mut touched).collect();
+    let mut outcomes = vec![Touched::Missing; touches.len()];
+    let mut left: Vec<_> = touches.iter().zip(&mut outcomes).collect();
     while !left.is_empty() {
         // Of each session one at a time: whether the second finds it active may be up to the first.
         let (mut round, mut later) = (BTreeMap::new(), Vec::new());
@@ -199,7 +199,7 @@ pub(crate) async fn touch(
         touch_each(on, schema, &mut round).await?;
         left = later;
     }
-    Ok(touched)
+    Ok(outcomes)
 }
 
 /// Touches, each of another session, and where to say what became of them.

@@ -153,6 +153,25 @@ async fn deadlocks(store: PostgresStore, name: &str) -> i64 {
     unreachable!("the second answer is the last one")
 }
 
+/// Ada is registered, logs in on many devices, is changed and deleted, over and over.
+async fn lives(store: &PostgresStore, end: std::time::Instant) {
+    while std::time::Instant::now() < end {
+        refused_by_rule(store.insert_user(&User::new(user("ada"), NOW), NOW).await);
+        let Some(account) = store.find_user(&user("ada")).await.unwrap() else { continue };
+        for number in 0..40 {
+            let mut new = session(number, Some("ada"));
+            new.session.credential_epoch = account.credential_epoch;
+            // The first ones are the newest, so that an index has them in another order.
+            new.session.created_at = NOW.plus(Duration::from_secs(40 - u64::from(number)));
+            new.limit = (number % 8 == 7).then_some(SessionLimit { max: 30, evict: true });
+            refused_by_rule(store.insert(&new, NOW).await);
+        }
+        let change = UserChange { is_verified: Some(true), ..UserChange::default() };
+        store.update_user(&user("ada"), account.user.version, &change).await.unwrap();
+        store.delete_user(&user("ada"), NOW).await.unwrap();
+    }
+}
+
 #[tokio::test]
 async fn what_the_store_does_locks_in_one_order() {
     let name = format!("storm_{}", std::process::id());
@@ -172,23 +191,6 @@ async fn what_the_store_does_locks_in_one_order() {
         while !is_over() {
             store.touch(&ids.iter().map(|id| touch(*id)).collect::<Vec<_>>()).await.unwrap();
             store.touch(&ids.iter().rev().map(|id| touch(*id)).collect::<Vec<_>>()).await.unwrap();
-        }
-    };
-    let living = async {
-        while !is_over() {
-            refused_by_rule(store.insert_user(&User::new(user("ada"), NOW), NOW).await);
-            let Some(account) = store.find_user(&user("ada")).await.unwrap() else { continue };
-            for number in 0..40 {
-                let mut new = session(number, Some("ada"));
-                new.session.credential_epoch = account.credential_epoch;
-                // The first ones are the newest, so that an index has them in another order.
-                new.session.created_at = NOW.plus(Duration::from_secs(40 - u64::from(number)));
-                new.limit = (number % 8 == 7).then_some(SessionLimit { max: 30, evict: true });
-                refused_by_rule(store.insert(&new, NOW).await);
-            }
-            let change = UserChange { is_verified: Some(true), ..UserChange::default() };
-            store.update_user(&user("ada"), account.user.version, &change).await.unwrap();
-            store.delete_user(&user("ada"), NOW).await.unwrap();
         }
     };
     let ending = async {
@@ -214,7 +216,7 @@ async fn what_the_store_does_locks_in_one_order() {
             one.and(other).unwrap();
         }
     };
-    tokio::join!(touching, living, ending, tidying);
+    tokio::join!(touching, lives(&store, end), ending, tidying);
     assert_eq!(deadlocks(store, &name).await, 0);
     PostgresHarness::new(address()).run(format!("DROP DATABASE {name}")).await.unwrap();
 }

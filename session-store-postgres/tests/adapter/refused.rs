@@ -17,7 +17,7 @@ fn all_texts(error: &Error) -> String {
     let mut texts = format!("{error}\n{error:?}");
     let mut next = std::error::Error::source(error);
     while let Some(source) = next {
-        texts += &format!("\n{source}\n{source:?}");
+        texts = format!("{texts}\n{source}\n{source:?}");
         next = source.source();
     }
     texts
@@ -82,6 +82,9 @@ async fn a_schema_that_is_missing_or_newer_is_refused_with_what_to_do() {
     }
 }
 
+/// Puts a name into a setting.
+type Set = Box<dyn Fn(&mut PostgresConfig, &str)>;
+
 #[tokio::test]
 async fn a_name_that_is_none_is_refused_by_setting_and_value() {
     let evil = "people\"; DROP TABLE users; --";
@@ -92,7 +95,7 @@ async fn a_name_that_is_none_is_refused_by_setting_and_value() {
             config.users = Users::Existing(people);
         }
     };
-    let settings: [(&str, Box<dyn Fn(&mut PostgresConfig, &str)>); 7] = [
+    let settings: [(&str, Set); 7] = [
         ("schema", Box::new(|config, name| config.schema = Some(name.to_owned()))),
         ("table_prefix", Box::new(|config, name| config.table_prefix = name.to_owned())),
         ("users table", Box::new(own(|people, name| people.table = name.to_owned()))),
