@@ -42,8 +42,11 @@ CREATE TABLE {p}session_log (
     seq BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     session_id BYTEA,
     user_id TEXT,
-    logged_at BIGINT NOT NULL DEFAULT (extract(epoch FROM clock_timestamp()) * 1000)::bigint
+    logged_at BIGINT NOT NULL DEFAULT (extract(epoch FROM clock_timestamp()) * 1000)::bigint,
+    -- When a sweep first saw it: not before its transaction was committed, however long that took.
+    seen_at BIGINT
 );
+CREATE INDEX {p}session_log_by_sight ON {p}session_log (seen_at, seq);
 CREATE TABLE {p}session_log_acks (
     seq BIGINT NOT NULL,
     cache TEXT COLLATE "C" NOT NULL,

@@ -1,11 +1,16 @@
 //! Where the database is and how it is used.
 
 use std::fmt;
+use std::str::FromStr;
 use std::time::Duration;
 
 use session_store_core::{Error, Result};
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{PgConnection, PgPool};
 
-use crate::error::NAME;
+use crate::error::{NAME, classify};
+use crate::schema::quote;
+use crate::{pooler, transaction};
 
 /// Where the database is and how it is used. `Debug` shows no password.
 #[derive(Clone)]
@@ -95,6 +100,41 @@ impl PostgresConfig {
         }
         Ok(())
     }
+
+    /// The pool that is described. Nothing is asked of a server before it is used.
+    pub(crate) fn pool(&self) -> Result<PgPool> {
+        // Nothing that a pooler may refuse, or swallow: what a connection must be told, it is told in
+        // SQL. Floating-point numbers are not used.
+        let options = PgConnectOptions::from_str(&self.url).map_err(classify)?;
+        let path = self.schema.as_deref().map(|name| quote("schema", name)).transpose()?;
+        let timeout = self.statement_timeout.as_millis().to_string();
+        Ok(PgPoolOptions::new()
+            .max_connections(self.max_connections)
+            .acquire_timeout(self.connect_timeout)
+            .test_before_acquire(self.test_before_acquire)
+            .after_connect(move |on, _| {
+                let (timeout, path) = (timeout.clone(), path.clone());
+                Box::pin(async move { set_up(on, timeout, path).await })
+            })
+            .after_release(|on, _| Box::pin(transaction::settle(on)))
+            .connect_lazy_with(options.extra_float_digits(None)))
+    }
+}
+
+/// Tells a new connection of the own pool what it is for. One to a standby is not used: after a
+/// failover, the address may be another server's.
+async fn set_up(
+    on: &mut PgConnection,
+    timeout: String,
+    path: Option<String>,
+) -> std::result::Result<(), sqlx::Error> {
+    let sql = "SELECT set_config('statement_timeout', $1, false), \
+         CASE WHEN $2::text IS NOT NULL THEN set_config('search_path', $2, false) END";
+    sqlx::query(sql).persistent(false).bind(timeout).bind(path).execute(&mut *on).await?;
+    if pooler::is_standby(on).await? {
+        return Err(sqlx::Error::Configuration(pooler::STANDBY.into()));
+    }
+    Ok(())
 }
 
 impl fmt::Debug for PostgresConfig {

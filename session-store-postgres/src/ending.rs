@@ -10,9 +10,9 @@ use crate::error::classify;
 use crate::read::{ACTIVE, EXPIRED};
 use crate::row;
 use crate::schema::Schema;
-use crate::{log, users};
+use crate::users;
 
-fn bytes<'a>(ids: impl IntoIterator<Item = &'a SessionId>) -> Vec<Vec<u8>> {
+pub(crate) fn bytes<'a>(ids: impl IntoIterator<Item = &'a SessionId>) -> Vec<Vec<u8>> {
     ids.into_iter().map(|id| id.as_bytes().to_vec()).collect()
 }
 
@@ -263,6 +263,5 @@ pub(crate) async fn sweep(
         .await
         .map_err(classify)?
         .rows_affected();
-    log::purge_old(on, schema).await?;
     Ok(Swept { removed, more })
 }

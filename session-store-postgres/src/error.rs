@@ -1,5 +1,6 @@
 //! What Postgres' errors mean to a caller.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use session_store_core::{Error, ErrorKind};
@@ -25,7 +26,8 @@ fn classify_kind(source: &sqlx::Error) -> ErrorKind {
     match source {
         sqlx::Error::Database(told) => {
             let code = told.code();
-            kind_of(code.as_deref().unwrap_or_default(), told.constraint())
+            let code = code.as_deref().unwrap_or_default();
+            refusal(code, told.message()).unwrap_or_else(|| kind_of(code, told.constraint()))
         }
         sqlx::Error::Configuration(_) | sqlx::Error::InvalidArgument(_) => {
             configuration("the URL can't be read; it looks like postgres://user@host:port/database")
@@ -83,8 +85,30 @@ pub(crate) fn classify_open(source: sqlx::Error) -> Error {
     error(kind).caused_by(Unmade(source))
 }
 
-fn configuration(what: &'static str) -> ErrorKind {
+fn configuration(what: impl Into<Cow<'static, str>>) -> ErrorKind {
     ErrorKind::Configuration { what: what.into() }
+}
+
+/// What is meant by a refusal whose SQLSTATE has several meanings, or doesn't say which of several
+/// things it is about. Servers speak many languages; the words looked for are in all of them.
+fn refusal(code: &str, message: &str) -> Option<ErrorKind> {
+    match code {
+        "28000" if message.contains("pg_hba.conf") => Some(configuration(
+            "the server's pg_hba.conf lets nobody in from here as this user, with this database and \
+             this encryption; if it demands TLS, set sslmode in the URL to require or more, and turn \
+             on one of the crate's tls features",
+        )),
+        "3D000" => Some(configuration(format!("there is no such database: {message}"))),
+        // It comes from poolers only, which speak English.
+        "08P01" if message.contains("unsupported startup parameter") => {
+            Some(configuration(format!(
+                "a pooler between here and the server refuses a connection ({message}); add \
+             extra_float_digits and options to its ignore_startup_parameters, and leave options out \
+             of the URL, since they are ignored then"
+            )))
+        }
+        _ => None,
+    }
 }
 
 /// Sorts an SQLSTATE.
@@ -96,7 +120,6 @@ fn kind_of(code: &str, constraint: Option<&str>) -> ErrorKind {
             what: format!("a constraint of the schema refuses it: {constraint:?}").into(),
         },
         "28P01" | "28000" => configuration("the server refuses the user or the password"),
-        "3D000" => configuration("there is no such database"),
         "42501" => configuration("the role lacks a right on the tables of this library"),
         "25006" => configuration("the server is read-only, a replica perhaps"),
         "42P01" | "42703" | "42883" | "3F000" => ErrorKind::SchemaMismatch {
@@ -167,9 +190,19 @@ mod tests {
 
     #[test]
     fn what_the_operator_must_mend_is_configuration() {
-        for code in ["28P01", "3D000", "42501", "25006"] {
+        for code in ["28P01", "28000", "42501", "25006"] {
             assert!(matches!(kind_of(code, None), ErrorKind::Configuration { .. }), "{code}");
         }
+        for (code, message) in [
+            ("28000", "keine pg_hba.conf-Zeile"),
+            ("3D000", "shop"),
+            ("08P01", "unsupported startup parameter: options"),
+        ] {
+            let kind = refusal(code, message);
+            assert!(matches!(kind, Some(ErrorKind::Configuration { .. })), "{code}");
+        }
+        // A server that hangs up in the middle passes by itself.
+        assert_eq!(refusal("08P01", "unexpected EOF"), None);
     }
 
     #[test]

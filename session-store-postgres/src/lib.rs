@@ -12,7 +12,18 @@
 //! # SQL typed by hand
 //!
 //! Triggers log every `DELETE`, `UPDATE` and `TRUNCATE` of sessions, and every change of a projected
-//! field of a user, inside the same transaction. Users that are deleted take their sessions along.
+//! field of a user, inside the same transaction. An `UPDATE` that does what a touch does is left out: of
+//! `last_seen_at`, and of an `expires_at` that moves away. Users that are deleted take their sessions
+//! along.
+//!
+//! They write only while a shared cache is registered. A transaction that was open already when the
+//! first one registered writes nothing, and what it changed lives in caches until the end of their TTL.
+//!
+//! # Crashes of the server
+//!
+//! With `synchronous_commit = off`, what is confirmed may be forgotten: logins, touches, and what the
+//! application keeps in a session. What ends sessions, evictions included, what changes credentials,
+//! deadlines or secrets, and the registration of a cache are committed with it on, and are not.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 

@@ -1,19 +1,25 @@
 //! Statements about the invalidation log. Its entries are written by triggers alone.
 
+use std::ops::ControlFlow;
 use std::time::Duration;
 
 use session_store_core::{
     CacheName, CacheRegistration, CacheScope, Drained, LogEntry, LogId, Result, Ttl,
 };
-use sqlx::{PgConnection, Row};
+use sqlx::{PgConnection, PgPool, Row};
 
 use crate::ending;
-use crate::error::{classify, classify_write};
+use crate::error::classify;
 use crate::row;
 use crate::schema::Schema;
+use crate::transaction::{Tries, begin, finish};
 
-/// How much longer than a cache's TTL an entry is kept, for clocks and latecomers.
+/// How much longer than a cache's TTL an entry is kept, for whoever read before the commit and has yet
+/// to fill.
 const SLACK_MS: i64 = 10_000;
+
+/// How many entries a step of a purge is about.
+const BATCH: i64 = 1_000;
 
 pub(crate) async fn register(
     on: &mut PgConnection,
@@ -27,7 +33,7 @@ pub(crate) async fn register(
         .bind(cache.name.as_str())
         .bind(cache.scope == CacheScope::Shared)
         .bind(i64::try_from(cache.ttl.as_millis()).unwrap_or(i64::MAX));
-    query.execute(on).await.map_err(classify_write).map(drop)
+    query.execute(on).await.map_err(classify).map(drop)
 }
 
 /// Forgets a cache, and the entries that only waited for it.
@@ -121,13 +127,43 @@ pub(crate) async fn acknowledge(
     Ok(())
 }
 
-/// Removes entries that have outlived everything they could concern.
-pub(crate) async fn purge_old(on: &mut PgConnection, schema: &Schema) -> Result<()> {
-    let sql = "DELETE FROM {p}session_log WHERE logged_at < \
-         (extract(epoch FROM clock_timestamp()) * 1000)::bigint - $1 - \
-         coalesce((SELECT max(ttl) FROM {p}session_caches WHERE is_shared), 0)";
-    sqlx::query(schema.sql(sql)).bind(SLACK_MS).execute(&mut *on).await.map_err(classify)?;
-    let sql = "DELETE FROM {p}session_log_acks a \
-         WHERE NOT EXISTS (SELECT 1 FROM {p}session_log l WHERE l.seq = a.seq)";
-    sqlx::query(schema.sql(sql)).execute(on).await.map_err(classify).map(drop)
+/// Notes which entries are there, and removes those that have outlived everything they could concern:
+/// a bounded number of each, in a transaction of its own. Whether there may be more.
+///
+/// An entry is as old as its first sight. When it was written says nothing: until its transaction was
+/// committed, caches were filled with what was before.
+pub(crate) async fn purge(pool: &PgPool, schema: &Schema) -> Result<bool> {
+    let mut tries = Tries::default();
+    loop {
+        let mut on = begin(pool).await?;
+        let outcome = purge_some(&mut on, schema).await;
+        if let ControlFlow::Break(done) = finish(on, outcome, &mut tries).await? {
+            return Ok(done);
+        }
+    }
+}
+
+async fn purge_some(on: &mut PgConnection, schema: &Schema) -> Result<bool> {
+    let see = "UPDATE {p}session_log SET seen_at = (extract(epoch FROM clock_timestamp()) * 1000)::bigint \
+         WHERE seq IN (SELECT seq FROM {p}session_log WHERE seen_at IS NULL ORDER BY seq LIMIT $1 \
+                       FOR UPDATE SKIP LOCKED)";
+    let seen = sqlx::query(schema.sql(see)).bind(BATCH).execute(&mut *on).await;
+    // A time that is fixed for the statement, so that the index can be looked into with it.
+    let forget = "WITH old AS (SELECT seq FROM {p}session_log WHERE seen_at < \
+             (extract(epoch FROM statement_timestamp()) * 1000)::bigint - $2 - \
+             coalesce((SELECT max(ttl) FROM {p}session_caches WHERE is_shared), 0) \
+             ORDER BY seen_at, seq LIMIT $1 FOR UPDATE SKIP LOCKED), \
+         acks AS (DELETE FROM {p}session_log_acks WHERE seq IN (SELECT seq FROM old)) \
+         DELETE FROM {p}session_log WHERE seq IN (SELECT seq FROM old)";
+    let seen = seen.map_err(classify)?.rows_affected();
+    let query = sqlx::query(schema.sql(forget)).bind(BATCH).bind(SLACK_MS);
+    let forgotten = query.execute(&mut *on).await.map_err(classify)?.rows_affected();
+    // Acknowledged while the entry was removed.
+    let strays = "DELETE FROM {p}session_log_acks WHERE (seq, cache) IN ( \
+         SELECT seq, cache FROM {p}session_log_acks WHERE seq < \
+         coalesce((SELECT min(seq) FROM {p}session_log), 9223372036854775807) \
+         ORDER BY seq, cache LIMIT $1)";
+    let query = sqlx::query(schema.sql(strays)).bind(BATCH);
+    let strays = query.execute(on).await.map_err(classify)?.rows_affected();
+    Ok([seen, forgotten, strays].contains(&BATCH.unsigned_abs()))
 }

@@ -183,7 +183,10 @@ fn check_version(found: u64) -> Result<()> {
     if found == VERSION {
         return Ok(());
     }
-    let what = format!("the database has schema version {found}, this program knows {VERSION}");
+    let what = format!(
+        "the database has schema version {found}, this program knows {VERSION}; update this program, \
+         or give it a table_prefix or a schema of its own"
+    );
     Err(Error::schema(NAME, what))
 }
 

@@ -1,4 +1,5 @@
-//! Poolers that give one server connection to several clients.
+//! What must not be between here and the truth: poolers that give one server connection to several
+//! clients, and servers that only follow the one that has it.
 
 use session_store_core::{Error, Result};
 use sqlx::postgres::PgConnectOptions;
@@ -8,6 +9,13 @@ use crate::error::{NAME, classify};
 
 /// How often it is looked. Other clients may get in between.
 const LOOKS: u32 = 3;
+
+/// Why a standby is refused.
+pub(crate) const STANDBY: &str = "the server is a standby, which lags behind its primary: a session that \
+     was ended would go on living there; use the address of the primary";
+
+const POOLER: &str = "there is a pooler in transaction mode between here and the server, which answers \
+     prepared statements with other clients' SQL; use session mode, or the address of the server itself";
 
 async fn server(on: &mut PgConnection) -> Result<i32> {
     // The simple protocol: a statement with a name is what such a pooler breaks.
@@ -19,29 +27,40 @@ async fn run(on: &mut PgConnection, sql: &'static str) -> Result<()> {
     on.execute(sqlx::raw_sql(sql)).await.map_err(classify).map(drop)
 }
 
-/// Refuses a pooler in transaction or statement mode: two clients of it meet on one server, or one
-/// client is moved to another when the first is taken.
-pub(crate) async fn refuse(options: &PgConnectOptions) -> Result<()> {
+/// Whether the server follows another one.
+pub(crate) async fn is_standby(on: &mut PgConnection) -> std::result::Result<bool, sqlx::Error> {
+    on.fetch_one(sqlx::raw_sql("SELECT pg_is_in_recovery()")).await?.try_get(0)
+}
+
+/// Refuses a standby, and a pooler in transaction or statement mode.
+pub(crate) async fn probe(options: &PgConnectOptions) -> Result<()> {
     let mut one = PgConnection::connect_with(options).await.map_err(classify)?;
     let mut other = PgConnection::connect_with(options).await.map_err(classify)?;
-    let mut is_pooled = false;
-    for _ in 0..LOOKS {
-        let before = server(&mut one).await?;
-        run(&mut other, "BEGIN").await?;
-        let meanwhile = server(&mut other).await?;
-        let after = server(&mut one).await?;
-        run(&mut other, "ROLLBACK").await?;
-        is_pooled |= before == meanwhile || before != after;
-    }
+    let is_standby = is_standby(&mut one).await.map_err(classify)?;
+    let is_pooled = is_pooled(&mut one, &mut other).await?;
     for connection in [one, other] {
         // It was only asked; how it ends is of no interest.
         let _ = connection.close().await;
     }
-    if is_pooled {
-        let what = "there is a pooler in transaction mode between here and the server, which answers \
-                    prepared statements with other clients' SQL; use session mode, or the address of \
-                    the server itself";
-        return Err(Error::configuration(NAME, what));
+    match (is_pooled, is_standby) {
+        (true, _) => Err(Error::configuration(NAME, POOLER)),
+        (false, true) => Err(Error::configuration(NAME, STANDBY)),
+        (false, false) => Ok(()),
     }
-    Ok(())
+}
+
+/// Whether two clients meet on one server, or one client is moved to another: at its next statement
+/// (a pooler that takes turns), or when somebody else has taken the first (one that takes the last).
+async fn is_pooled(one: &mut PgConnection, other: &mut PgConnection) -> Result<bool> {
+    let (home, away) = (server(one).await?, server(other).await?);
+    let mut is_pooled = home == away;
+    for _ in 0..LOOKS {
+        // Twice, or a pooler that takes turns may come round to where it was.
+        is_pooled |= server(one).await? != home || server(one).await? != home;
+        run(other, "BEGIN").await?;
+        is_pooled |= server(other).await? != away;
+        is_pooled |= server(one).await? != home || server(one).await? != home;
+        run(other, "ROLLBACK").await?;
+    }
+    Ok(is_pooled)
 }

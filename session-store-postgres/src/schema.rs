@@ -69,11 +69,13 @@ impl Schema {
         table: &ExistingUsers,
         email: impl Fn(String) -> String,
     ) -> Result<Self> {
-        let column = |name: &Option<String>| name.as_deref().map(quote).transpose();
-        let role = column(&table.role_column)?;
-        let claims = column(&table.claims_column)?;
-        let email_column = column(&table.email_column)?;
-        let id = quote(&table.id_column)?;
+        let column = |setting: &str, name: &Option<String>| {
+            name.as_deref().map(|name| quote(setting, name)).transpose()
+        };
+        let role = column("role_column", &table.role_column)?;
+        let claims = column("claims_column", &table.claims_column)?;
+        let email_column = column("email_column", &table.email_column)?;
+        let id = quote("id_column", &table.id_column)?;
         let mapped = [&email_column, &role].into_iter().flatten().cloned();
         // JSON has no equality, its text has.
         let claims_text = claims.clone().map(|name| format!("{name}::text"));
@@ -85,7 +87,7 @@ impl Schema {
         };
         Ok(Self {
             prefix,
-            users: quote(&table.table)?,
+            users: quote("users table", &table.table)?,
             id,
             id_type: table.id_type,
             role: or(role, "'user'"),
@@ -190,17 +192,22 @@ fn check_prefix(prefix: &str) -> Result<()> {
         .bytes()
         .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_');
     if prefix.len() > 32 || !is_word || prefix.starts_with(|first: char| first.is_ascii_digit()) {
-        let what = "table_prefix: lowercase letters, digits and _, at most 32, no digit in front";
+        let what = format!(
+            "table_prefix is {prefix:?}; it must be lowercase letters, digits and _, at most 32, no \
+             digit in front"
+        );
         return Err(Error::configuration(NAME, what));
     }
     Ok(())
 }
 
-/// An identifier of the application's schema, quoted.
-pub(crate) fn quote(name: &str) -> Result<String> {
+/// An identifier of the application's schema, quoted; `setting` is where it was read.
+pub(crate) fn quote(setting: &str, name: &str) -> Result<String> {
     if name.is_empty() || name.len() > 63 || name.contains(['"', '\0', '{', '}']) {
-        let what = "name of a schema, table or column: empty, longer than 63 bytes, or with quotes, \
-                    braces or NUL";
+        let what = format!(
+            "{setting} is {name:?}; the name of a schema, table or column must not be empty, longer \
+             than 63 bytes, or have quotes, braces or NUL"
+        );
         return Err(Error::configuration(NAME, what));
     }
     Ok(format!("\"{name}\""))

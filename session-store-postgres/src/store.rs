@@ -1,7 +1,6 @@
 //! [`PostgresStore`]: the operations, one transaction each.
 
 use std::ops::ControlFlow;
-use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,13 +12,12 @@ use session_store_core::{
     Timestamp, Touch, Touched, Update, User, UserChange, UserId, UserUpdate, Which,
 };
 use sqlx::pool::PoolConnection;
-use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{PgPool, Postgres};
 
 use crate::config::{Access, PostgresConfig};
 use crate::error::{NAME, classify, error};
-use crate::schema::{Schema, quote};
-use crate::transaction::{self, Tries, begin, finish, on_open_connection};
+use crate::schema::Schema;
+use crate::transaction::{self, Tries, begin, begin_lasting, finish, on_open_connection};
 use crate::write::{self, MAX_DATA_BYTES};
 use crate::{ending, log, migrate, pooler, read, users};
 
@@ -39,36 +37,29 @@ pub struct PostgresStore {
 impl PostgresStore {
     /// Connects and, if the configuration allows it, brings the schema up to date.
     ///
-    /// A URL that can't be read, wrong credentials, a missing database and a pooler in transaction
-    /// mode are `Configuration`, and so are times that don't fit each other; a schema of another
-    /// version, or a users table that is not there, is `SchemaMismatch`; a server that can't be reached
-    /// is `Unavailable`, and so is a lock that somebody else holds for as long as `connect_timeout`
-    /// while the schema is brought up to date: the source says which process. No message holds the
-    /// password.
+    /// A URL that can't be read, wrong credentials, a missing database, a standby and a pooler in
+    /// transaction mode are `Configuration`, and so are times that don't fit each other; a schema of
+    /// another version, or a users table that is not there, is `SchemaMismatch`; a server that can't be
+    /// reached is `Unavailable`, and so is a lock that somebody else holds for as long as
+    /// `connect_timeout` while the schema is brought up to date: the source says which process. No
+    /// message holds the password.
+    ///
+    /// Each connection that the pool makes later is asked again whether it is to a standby, and not
+    /// used if it is: `Unavailable`.
     pub async fn connect(config: &PostgresConfig) -> Result<Self> {
         config.check()?;
-        let mut options = PgConnectOptions::from_str(&config.url).map_err(classify)?;
-        let timeout = config.statement_timeout.as_millis().to_string();
-        options = options.options([("statement_timeout", timeout.as_str())]);
-        if let Some(schema) = &config.schema {
-            options = options.options([("search_path", quote(schema)?.as_str())]);
-        }
-        let pool = PgPoolOptions::new()
-            .max_connections(config.max_connections)
-            .acquire_timeout(config.connect_timeout)
-            .test_before_acquire(config.test_before_acquire)
-            .after_release(|on, _| Box::pin(transaction::settle(on)))
-            .connect_lazy_with(options);
-        Self::over(pool, config).await
+        Self::over(config.pool()?, config).await
     }
 
     /// The same over a pool of the application's, whose settings are the application's too: when the
-    /// network goes silent, how long abandoned connections stay with the pool is up to it.
+    /// network goes silent, how long abandoned connections stay with the pool is up to it. So is where
+    /// its connections lead after a failover: a standby, which would be read as if it were the truth,
+    /// is noticed here and not later.
     pub async fn over(pool: PgPool, config: &PostgresConfig) -> Result<Self> {
         config.check()?;
         let schema = Schema::new(config)?;
         let patience = config.connect_timeout;
-        let probe = tokio::time::timeout(patience, pooler::refuse(&pool.connect_options())).await;
+        let probe = tokio::time::timeout(patience, pooler::probe(&pool.connect_options())).await;
         probe.map_err(|_| classify(sqlx::Error::PoolTimedOut))??;
         let ready = tokio::time::timeout(config.deadline, ready(&pool, &schema, config)).await;
         let log = ready.unwrap_or_else(|_| Err(error(ErrorKind::Timeout)))?;
@@ -173,7 +164,7 @@ impl PrimaryStore for PostgresStore {
             users::needs_own_table(&self.schema, "changing users in the application's own table")?;
             let mut tries = Tries::default();
             loop {
-                let mut on = begin(&self.pool).await?;
+                let mut on = begin_lasting(&self.pool).await?;
                 let outcome = users::update(&mut on, &self.schema, (id, version), change).await;
                 // A change that was not made must not bump the epoch.
                 if let Ok(UserUpdate::Missing | UserUpdate::Conflict { .. }) = &outcome {
@@ -196,7 +187,7 @@ impl PrimaryStore for PostgresStore {
         self.within(async {
             let mut tries = Tries::default();
             loop {
-                let mut on = begin(&self.pool).await?;
+                let mut on = begin_lasting(&self.pool).await?;
                 let outcome = users::delete(&mut on, &self.schema, id, quarantine_until).await;
                 if let ControlFlow::Break(done) = finish(on, outcome, &mut tries).await? {
                     return Ok(done);
@@ -252,7 +243,11 @@ impl PrimaryStore for PostgresStore {
             write::check_change(change, now)?;
             let mut tries = Tries::default();
             loop {
-                let mut on = begin(&self.pool).await?;
+                let mut on = if write::is_lasting(change) {
+                    begin_lasting(&self.pool).await?
+                } else {
+                    begin(&self.pool).await?
+                };
                 let outcome =
                     write::update(&mut on, &self.schema, (id, version), change, now).await;
                 // Whoever was evicted for a promotion that was not made, stays.
@@ -294,7 +289,7 @@ impl PrimaryStore for PostgresStore {
         self.within(async {
             let mut tries = Tries::default();
             loop {
-                let mut on = begin(&self.pool).await?;
+                let mut on = begin_lasting(&self.pool).await?;
                 let outcome = ending::revoke(&mut on, &self.schema, selection, reason, now).await;
                 if let ControlFlow::Break(done) = finish(on, outcome, &mut tries).await? {
                     return Ok(done);
@@ -321,7 +316,8 @@ impl PrimaryStore for PostgresStore {
                 let mut on = begin(&self.pool).await?;
                 let outcome = ending::sweep(&mut on, &self.schema, bounds, limit).await;
                 if let ControlFlow::Break(done) = finish(on, outcome, &mut tries).await? {
-                    return Ok(done);
+                    let more = log::purge(&self.pool, &self.schema).await?;
+                    return Ok(Swept { more: done.more || more, ..done });
                 }
             }
         })
@@ -339,9 +335,15 @@ impl PrimaryStore for PostgresStore {
     }
 
     async fn register(&self, cache: &CacheRegistration) -> Result<()> {
-        // One statement outside a transaction, which says the same twice.
-        self.reading(|| async {
-            log::register(&mut *self.open().await?, &self.schema, cache).await
+        self.within(async {
+            let mut tries = Tries::default();
+            loop {
+                let mut on = begin_lasting(&self.pool).await?;
+                let outcome = log::register(&mut on, &self.schema, cache).await;
+                if let ControlFlow::Break(done) = finish(on, outcome, &mut tries).await? {
+                    return Ok(done);
+                }
+            }
         })
         .await
     }

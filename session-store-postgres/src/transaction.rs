@@ -1,11 +1,11 @@
 //! Transactions that are repeated when the server has undone them for the sake of another one.
 
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Deref, DerefMut};
 use std::time::Duration;
 
 use session_store_core::Result;
 use sqlx::pool::PoolConnection;
-use sqlx::{Connection, PgConnection, PgPool, Postgres, SqlSafeStr, Transaction};
+use sqlx::{Connection, Executor, PgConnection, PgPool, Postgres};
 
 use crate::error::{classify, classify_open, classify_write, is_closed, is_victim};
 
@@ -15,6 +15,18 @@ const TRIES: u32 = 5;
 
 /// How long an abandoned statement may take to answer before its connection is given up.
 const SETTLE: Duration = Duration::from_secs(2);
+
+/// The isolation is that of the statement, whatever the server's default.
+const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED";
+
+/// The same for what a crash of the server must not take back once it was confirmed, whatever is
+/// configured: an end that is forgotten is a session that lives again. In one message, so that it
+/// costs no round trip.
+const BEGIN_LASTING: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; \
+     SELECT set_config('synchronous_commit', 'on', true) \
+     WHERE current_setting('synchronous_commit') = 'off'";
+const LASTING: &str = "SELECT set_config('synchronous_commit', 'on', true) \
+     WHERE current_setting('synchronous_commit') = 'off'";
 
 /// How often it was tried.
 #[derive(Debug, Default)]
@@ -32,12 +44,80 @@ pub(crate) async fn settle(on: &mut PgConnection) -> std::result::Result<bool, s
     tokio::time::timeout(SETTLE, on.flush()).await.map_err(late)?.map(|()| true)
 }
 
-/// Begins a transaction. Its isolation is that of the statement, whatever the server's default.
-pub(crate) async fn begin(pool: &PgPool) -> Result<Transaction<'static, Postgres>> {
-    let begin = || async {
-        let statement = "BEGIN ISOLATION LEVEL READ COMMITTED".into_sql_str();
-        Transaction::begin(open(pool).await?, Some(statement)).await.map_err(classify)
-    };
+/// A transaction. Its connection goes back to the pool only once the server has said that it is over:
+/// the driver's own takes one that was dropped before BEGIN was answered for one that never began.
+#[derive(Debug)]
+pub(crate) struct Transaction {
+    on: PoolConnection<Postgres>,
+    is_open: bool,
+}
+
+impl Transaction {
+    async fn begin(
+        on: PoolConnection<Postgres>,
+        how: &'static str,
+    ) -> std::result::Result<Self, sqlx::Error> {
+        let mut begun = Self { on, is_open: true };
+        begun.on.execute(how).await?;
+        Ok(begun)
+    }
+
+    /// Keeps what was done.
+    pub(crate) async fn commit(self) -> std::result::Result<(), sqlx::Error> {
+        self.end("COMMIT").await
+    }
+
+    /// Undoes what was done.
+    pub(crate) async fn rollback(self) -> std::result::Result<(), sqlx::Error> {
+        self.end("ROLLBACK").await
+    }
+
+    async fn end(mut self, how: &'static str) -> std::result::Result<(), sqlx::Error> {
+        self.on.execute(how).await?;
+        self.is_open = false;
+        Ok(())
+    }
+}
+
+impl Deref for Transaction {
+    type Target = PgConnection;
+
+    fn deref(&self) -> &PgConnection {
+        &self.on
+    }
+}
+
+impl DerefMut for Transaction {
+    fn deref_mut(&mut self) -> &mut PgConnection {
+        &mut self.on
+    }
+}
+
+impl Drop for Transaction {
+    fn drop(&mut self) {
+        if self.is_open {
+            self.on.close_on_drop();
+        }
+    }
+}
+
+/// Begins a transaction.
+pub(crate) async fn begin(pool: &PgPool) -> Result<Transaction> {
+    begin_as(pool, BEGIN).await
+}
+
+/// Begins one whose commit is written before it is confirmed.
+pub(crate) async fn begin_lasting(pool: &PgPool) -> Result<Transaction> {
+    begin_as(pool, BEGIN_LASTING).await
+}
+
+/// The same for one that was begun already.
+pub(crate) async fn make_lasting(on: &mut PgConnection) -> Result<()> {
+    on.execute(LASTING).await.map_err(classify).map(drop)
+}
+
+async fn begin_as(pool: &PgPool, how: &'static str) -> Result<Transaction> {
+    let begin = || async { Transaction::begin(open(pool).await?, how).await.map_err(classify) };
     on_open_connection(pool, begin).await
 }
 
@@ -62,7 +142,7 @@ pub(crate) async fn on_open_connection<T, F: Future<Output = Result<T>>>(
 /// Commits what was done, or undoes it. `Continue`: it was undone by the server, and is to be begun
 /// again.
 pub(crate) async fn finish<T>(
-    transaction: Transaction<'static, Postgres>,
+    transaction: Transaction,
     outcome: Result<T>,
     tries: &mut Tries,
 ) -> Result<ControlFlow<T>> {

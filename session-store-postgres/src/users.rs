@@ -123,7 +123,7 @@ async fn find_where(
     } else {
         let users = schema.existing.as_ref().and_then(|users| users.email_column.as_deref());
         let email = match users {
-            Some(column) => format!("u.{}::text", quote(column)?),
+            Some(column) => format!("u.{}::text", quote("email_column", column)?),
             None => "NULL::text".to_owned(),
         };
         format!("{{projection}}, {email}")
@@ -162,7 +162,7 @@ pub(crate) async fn find_by_email(
     let condition = match &schema.existing {
         None => "u.email_normalized = $1".to_owned(),
         Some(users) => match &users.email_column {
-            Some(column) => format!("lower(u.{}::text) = $1", quote(column)?),
+            Some(column) => format!("lower(u.{}::text) = $1", quote("email_column", column)?),
             None => {
                 return Err(Error::unsupported(NAME, "no email_column is configured"));
             }
@@ -224,6 +224,9 @@ pub(crate) async fn delete(
     bump(on, schema, id, Some(quarantine_until)).await?;
     // Under the lock: whoever logs in now waits, and then finds nobody.
     let sessions = ending::ids_of(on, schema, id).await?;
+    let sql =
+        schema.sql("SELECT 1 FROM {p}sessions WHERE user_id = $1{key} ORDER BY id FOR UPDATE");
+    sqlx::query(sql).bind(id.as_str()).execute(&mut *on).await.map_err(classify)?;
     let sql = schema.sql("DELETE FROM {p}sessions WHERE user_id = $1{key}");
     sqlx::query(sql).bind(id.as_str()).execute(&mut *on).await.map_err(classify)?;
     let sql = schema.sql("DELETE FROM {users} WHERE {id} = $1{key}");

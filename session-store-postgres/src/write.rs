@@ -3,7 +3,8 @@
 //! Locks are taken in one order everywhere: the user's row of `session_users`, the user, then sessions
 //! by id. A lock is a statement of its own: it does not renew the snapshot of the statement it is in.
 
-use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 
 use session_store_core::{
     CredentialEpoch, Error, ErrorKind, Inserted, Json, NewSession, Promotion, Reason, Result,
@@ -12,11 +13,12 @@ use session_store_core::{
 };
 use sqlx::PgConnection;
 
+use crate::ending::bytes;
 use crate::error::{NAME, classify, classify_write, error};
 use crate::read::{self, ACTIVE};
 use crate::row::{self, SESSION_COLUMNS};
 use crate::schema::Schema;
-use crate::{ending, users};
+use crate::{ending, transaction, users};
 
 /// The largest `data` document, in bytes.
 pub(crate) const MAX_DATA_BYTES: usize = 1 << 20;
@@ -72,6 +74,25 @@ pub(crate) fn check_change(change: &SessionChange, now: Timestamp) -> Result<()>
         return Err(error(ErrorKind::InvalidExpiry));
     }
     Ok(())
+}
+
+/// Whether a change must survive a crash of the server once it was confirmed: all but what the
+/// application keeps in its session.
+pub(crate) fn is_lasting(change: &SessionChange) -> bool {
+    let SessionChange {
+        expires_at,
+        data: _,
+        metadata: _,
+        rotation,
+        previous_until,
+        elevation,
+        promotion,
+    } = change;
+    expires_at.is_some()
+        || rotation.is_some()
+        || previous_until.is_some()
+        || elevation.is_some()
+        || promotion.is_some()
 }
 
 pub(crate) async fn update(
@@ -158,19 +179,37 @@ pub(crate) async fn touch(
     schema: &Schema,
     touches: &[Touch],
 ) -> Result<Vec<Touched>> {
-    let mut latest: BTreeMap<SessionId, (i64, i64)> = BTreeMap::new();
-    for touch in touches {
-        let (seen, expires) = latest.entry(touch.id).or_insert((0, 0));
-        *seen = touch.seen_at.as_millis().max(*seen);
-        *expires = touch.expires_at.as_millis().max(*expires);
-    }
-    let ids: Vec<_> = latest.keys().map(|id| id.as_bytes().to_vec()).collect();
-    let (seen, expires): (Vec<_>, Vec<_>) = latest.values().copied().unzip();
-    if latest.len() > 1 {
+    let ids: BTreeSet<SessionId> = touches.iter().map(|touch| touch.id).collect();
+    if ids.len() > 1 {
         let sql = "SELECT 1 FROM {p}sessions WHERE id = ANY($1) ORDER BY id FOR UPDATE";
-        let locked = sqlx::query(schema.sql(sql)).bind(ids.clone());
+        let locked = sqlx::query(schema.sql(sql)).bind(bytes(&ids));
         locked.fetch_all(&mut *on).await.map_err(classify)?;
     }
+    let mut outcomes = vec![Touched::Missing; touches.len()];
+    let mut left: Vec<_> = touches.iter().zip(&mut outcomes).collect();
+    while !left.is_empty() {
+        // Of each session one at a time: whether the second finds it active may be up to the first.
+        let (mut round, mut later) = (BTreeMap::new(), Vec::new());
+        for (touch, outcome) in left {
+            match round.entry(touch.id) {
+                Entry::Vacant(free) => drop(free.insert((touch, outcome))),
+                Entry::Occupied(_) => later.push((touch, outcome)),
+            }
+        }
+        touch_each(on, schema, &mut round).await?;
+        left = later;
+    }
+    Ok(outcomes)
+}
+
+/// Touches, each of another session, and where to say what became of them.
+type Round<'a> = BTreeMap<SessionId, (&'a Touch, &'a mut Touched)>;
+
+async fn touch_each(on: &mut PgConnection, schema: &Schema, round: &mut Round<'_>) -> Result<()> {
+    let (seen, expires): (Vec<_>, Vec<_>) = round
+        .values()
+        .map(|(touch, _)| (touch.seen_at.as_millis(), touch.expires_at.as_millis()))
+        .unzip();
     let sql = "UPDATE {p}sessions s SET last_seen_at = greatest(s.last_seen_at, t.seen), \
          expires_at = greatest(s.expires_at, least(t.expires, \
                                coalesce(s.absolute_expires_at, t.expires))) \
@@ -179,20 +218,18 @@ pub(crate) async fn touch(
          AND (s.absolute_expires_at IS NULL OR s.absolute_expires_at > t.seen) \
          RETURNING s.id, s.expires_at";
     let rows = sqlx::query(schema.sql(sql))
-        .bind(ids)
+        .bind(bytes(round.keys()))
         .bind(seen)
         .bind(expires)
         .fetch_all(on)
         .await
         .map_err(classify)?;
-    let mut moved = BTreeMap::new();
     for row in &rows {
-        moved.insert(row::id(row, 0)?, row::time(row, 1)?);
+        if let Some((_, outcome)) = round.get_mut(&row::id(row, 0)?) {
+            **outcome = Touched::Active { expires_at: row::time(row, 1)? };
+        }
     }
-    let outcome = |touch: &Touch| {
-        moved.get(&touch.id).map_or(Touched::Missing, |&expires_at| Touched::Active { expires_at })
-    };
-    Ok(touches.iter().map(outcome).collect())
+    Ok(())
 }
 
 /// A login that is to be checked.
@@ -267,6 +304,9 @@ async fn make_room(
         return Err(error(ErrorKind::TooManySessions));
     }
     active.truncate(surplus);
+    if surplus > 0 {
+        transaction::make_lasting(on).await?;
+    }
     ending::end(on, schema, &active, Reason::Limit, now).await?;
     Ok(active)
 }

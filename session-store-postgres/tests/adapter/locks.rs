@@ -5,10 +5,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use session_store_core::{ErrorKind, PrimaryStore, Reason, Selection, Touch, User};
-use session_store_postgres::PostgresStore;
+use session_store_core::{
+    CacheName, CacheRegistration, CacheScope, ErrorKind, PrimaryStore, Reason, Selection,
+    SessionLimit, SweepBounds, Touch, Ttl, User, UserChange,
+};
+use session_store_postgres::{PostgresHarness, PostgresStore};
 
-use crate::fixture::{HOUR, NOW, server, session, store, user};
+use crate::fixture::{HOUR, NOW, address, server, session, store, user};
 
 #[tokio::test]
 async fn a_first_login_does_not_slip_past_a_revocation_of_all() {
@@ -114,6 +117,108 @@ async fn no_deadlock_reaches_a_caller() {
         }
     };
     tokio::join!(touching(&touches), touching(&backwards), revoking, typing);
+}
+
+/// The address of a database of the test's own, whose deadlocks are counted apart.
+async fn own_database(name: &str) -> String {
+    let url = address();
+    let shell = PostgresHarness::new(&url);
+    shell.run(format!("DROP DATABASE IF EXISTS {name}")).await.unwrap();
+    shell.run(format!("CREATE DATABASE {name}")).await.unwrap();
+    format!("{}/{name}", url.rsplit_once('/').unwrap().0)
+}
+
+/// How many deadlocks there were in it. The statistics come when connections end.
+async fn deadlocks(store: PostgresStore, name: &str) -> i64 {
+    store.pool().close().await;
+    let mut shell = <sqlx::PgConnection as sqlx::Connection>::connect(&address()).await.unwrap();
+    for is_over in [false, true] {
+        let sql = if is_over {
+            "SELECT deadlocks FROM pg_stat_database WHERE datname = $1"
+        } else {
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = $1"
+        };
+        loop {
+            let query = sqlx::query_scalar::<_, i64>(sql).bind(name);
+            let found = query.fetch_one(&mut shell).await.unwrap();
+            if is_over {
+                return found;
+            }
+            if found == 0 {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+    unreachable!("the second answer is the last one")
+}
+
+/// Ada is registered, logs in on many devices, is changed and deleted, over and over.
+async fn lives(store: &PostgresStore, end: std::time::Instant) {
+    while std::time::Instant::now() < end {
+        refused_by_rule(store.insert_user(&User::new(user("ada"), NOW), NOW).await);
+        let Some(account) = store.find_user(&user("ada")).await.unwrap() else { continue };
+        for number in 0..40 {
+            let mut new = session(number, Some("ada"));
+            new.session.credential_epoch = account.credential_epoch;
+            // The first ones are the newest, so that an index has them in another order.
+            new.session.created_at = NOW.plus(Duration::from_secs(40 - u64::from(number)));
+            new.limit = (number % 8 == 7).then_some(SessionLimit { max: 30, evict: true });
+            refused_by_rule(store.insert(&new, NOW).await);
+        }
+        let change = UserChange { is_verified: Some(true), ..UserChange::default() };
+        store.update_user(&user("ada"), account.user.version, &change).await.unwrap();
+        store.delete_user(&user("ada"), NOW).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn what_the_store_does_locks_in_one_order() {
+    let name = format!("storm_{}", std::process::id());
+    let on = PostgresHarness::new(own_database(&name).await);
+    let store = store(&on, "storm").await;
+    let cache = CacheRegistration {
+        name: CacheName::main(),
+        scope: CacheScope::Shared,
+        ttl: Ttl::new(HOUR).unwrap(),
+    };
+    store.register(&cache).await.unwrap();
+    let end = std::time::Instant::now() + Duration::from_secs(10);
+    let is_over = || std::time::Instant::now() >= end;
+    let ids: Vec<_> = (0..40).map(|number| session(number, None).session.id).collect();
+    let touching = async {
+        let touch = |id| Touch { id, seen_at: NOW, expires_at: NOW.plus(2 * HOUR) };
+        while !is_over() {
+            store.touch(&ids.iter().map(|id| touch(*id)).collect::<Vec<_>>()).await.unwrap();
+            store.touch(&ids.iter().rev().map(|id| touch(*id)).collect::<Vec<_>>()).await.unwrap();
+        }
+    };
+    let ending = async {
+        while !is_over() {
+            let backwards = ids.iter().rev().take(20).copied().collect();
+            store.revoke(&Selection::Ids(backwards), Reason::Admin, NOW).await.unwrap();
+            let everyone = Selection::Everyone { created_before: NOW.plus(HOUR), limit: 7 };
+            store.revoke(&everyone, Reason::Admin, NOW).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let tidying = async {
+        while !is_over() {
+            let bounds = SweepBounds { expired_before: NOW, revoked_before: NOW };
+            store.sweep(&bounds, 10).await.unwrap();
+            let drained = store.drain(&cache.name, 50).await.unwrap();
+            let entries: Vec<_> = drained.entries.iter().rev().map(|entry| entry.id).collect();
+            let (one, other) = (&entries, entries.iter().rev().copied().collect::<Vec<_>>());
+            let (one, other) = tokio::join!(
+                store.acknowledge(&cache.name, one),
+                store.acknowledge(&cache.name, &other)
+            );
+            one.and(other).unwrap();
+        }
+    };
+    tokio::join!(touching, lives(&store, end), ending, tidying);
+    assert_eq!(deadlocks(store, &name).await, 0);
+    PostgresHarness::new(address()).run(format!("DROP DATABASE {name}")).await.unwrap();
 }
 
 /// Others were faster, which is no deadlock.

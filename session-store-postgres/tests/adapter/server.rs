@@ -1,4 +1,4 @@
-//! Errors of servers, plans, poolers, an application's own users.
+//! Poolers, many at once, connections that are gone.
 
 use std::time::Duration;
 
@@ -7,36 +7,12 @@ use session_store_core::{
     CacheName, CacheRegistration, CacheScope, ErrorKind, PrimaryStore, Reason, Selection,
     SweepBounds, Timestamp, Ttl, User,
 };
-use session_store_postgres::{Access, ExistingUsers, IdType, PostgresConfig, PostgresStore, Users};
+use session_store_postgres::{PostgresConfig, PostgresStore};
 
 use crate::fixture::{NOW, address, server, session, store, user};
 
 async fn refusal(config: &PostgresConfig) -> session_store_core::Error {
     PostgresStore::connect(config).await.unwrap_err()
-}
-
-#[tokio::test]
-async fn what_is_wrong_with_an_address_is_named_without_the_password() {
-    let on = server();
-    let (_, rest) = address().split_once('@').map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap();
-    let host = rest.split('/').next().unwrap().to_owned();
-    for (url, kind) in [
-        (format!("postgres://postgres:hunter2@{host}/no_such_database"), "Configuration"),
-        (format!("postgres://nobody_here:hunter2@{host}/postgres"), "Configuration"),
-        (format!("postgres://postgres:hunter2@{host}/postgres?sslmode=require"), "Configuration"),
-        ("postgres://postgres:hunter2@127.0.0.1:1/postgres".to_owned(), "Unavailable"),
-        ("no address at all, hunter2".to_owned(), "Configuration"),
-    ] {
-        let mut config = PostgresConfig::new(&url);
-        config.connect_timeout = Duration::from_secs(2);
-        let error = refusal(&config).await;
-        let shown = format!("{error} {error:?} {config:?}");
-        assert!(format!("{:?}", error.kind()).starts_with(kind), "{url}: {error:?}");
-        assert!(!shown.contains("hunter2"), "{shown}");
-    }
-    let mut missing = on.config("never_made");
-    missing.access = Access::Ready;
-    assert!(matches!(refusal(&missing).await.kind(), ErrorKind::SchemaMismatch { .. }));
 }
 
 #[tokio::test]
@@ -53,59 +29,11 @@ async fn a_pooler_in_transaction_mode_is_refused_with_advice() {
 }
 
 #[tokio::test]
-async fn a_newer_schema_and_strange_names_are_refused() {
-    let on = server();
-    store(&on, "newer").await;
-    let schema = on.schema("newer");
-    on.run(format!("UPDATE {schema}.session_schema SET version = 99")).await.unwrap();
-    let error = refusal(&on.config("newer")).await;
-    assert!(error.to_string().contains("99"), "{error}");
-    let mut config = on.config("newer");
-    let table = ExistingUsers::new("people\"; DROP TABLE users; --", "id", IdType::Text);
-    config.users = Users::Existing(table);
-    assert!(matches!(refusal(&config).await.kind(), ErrorKind::Configuration { .. }));
-}
-
-#[tokio::test]
 async fn eight_may_start_at_once() {
     let on = server();
     let config = on.fresh("together").await.unwrap();
     for done in join_all((0..8).map(|_| PostgresStore::connect(&config))).await {
         assert_eq!(done.unwrap().count_users().await.unwrap(), 0);
-    }
-}
-
-#[tokio::test]
-async fn an_applications_own_users_have_keys_of_three_types() {
-    for (id_type, sql_type, key, stranger) in [
-        (IdType::Text, "text", "ada", "bob"),
-        (IdType::Uuid, "uuid", "6f1c3a52-0d5c-4b4e-9a7e-2f3f6f0f9b11", "no-uuid"),
-        (IdType::Integer, "bigint", "7", "007"),
-    ] {
-        let on = server();
-        let namespace = format!("own_{sql_type}");
-        let mut config = on.fresh(&namespace).await.unwrap();
-        let schema = on.schema(&namespace);
-        on.run(format!(
-            "CREATE TABLE {schema}.\"The People\" (nr {sql_type} PRIMARY KEY, may text, facts jsonb); \
-             INSERT INTO {schema}.\"The People\" VALUES ('{key}', 'read', '{{\"a\": 1}}')"
-        ))
-        .await
-        .unwrap();
-        let mut people = ExistingUsers::new("The People", "nr", id_type);
-        people.role_column = Some("may".to_owned());
-        people.claims_column = Some("facts".to_owned());
-        people.triggers = true;
-        config.users = Users::Existing(people);
-        let store = PostgresStore::connect(&config).await.unwrap();
-        let found = store.find_user(&user(key)).await.unwrap().unwrap();
-        assert_eq!((found.user.role.as_str(), found.user.claims.as_str()), ("read", "{\"a\": 1}"));
-        assert_eq!(store.find_user(&user(stranger)).await.unwrap(), None);
-        store.insert(&session(1, Some(key)), NOW).await.unwrap();
-        let refused = store.insert(&session(2, Some(stranger)), NOW).await.unwrap_err();
-        assert_eq!(refused.kind(), &ErrorKind::UnknownUser);
-        let done = store.delete_user(&user(key), NOW).await.unwrap().unwrap();
-        assert_eq!(done.sessions, [session(1, None).session.id]);
     }
 }
 

@@ -3,8 +3,10 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use session_store_core::{PrimaryStore, Reason, Selection, SweepBounds, Touch};
+use session_store_postgres::{PostgresHarness, PostgresStore};
+use sqlx::{AssertSqlSafe, Connection, Executor};
 
-use crate::fixture::{HOUR, NOW, server, session, store, user};
+use crate::fixture::{HOUR, NOW, address, server, session, store, user};
 
 const LIVE: u32 = 1_000_000;
 const BATCH: u32 = 20_000;
@@ -60,4 +62,53 @@ async fn a_million_are_swept_beside_traffic() {
     assert!(served.load(Ordering::Relaxed) > 10, "the sweep let nobody through");
     let census = store.census(NOW, None).await.unwrap();
     assert_eq!((census.active, census.expired), (u64::from(LIVE), 0));
+}
+
+/// A transaction of somebody else that has done `sql`.
+async fn shell(on: &PostgresHarness, namespace: &str, sql: &str) -> sqlx::PgConnection {
+    let mut shell = sqlx::PgConnection::connect(&address()).await.unwrap();
+    let path = format!("SET search_path TO {}; BEGIN; {sql}", on.schema(namespace));
+    shell.execute(sqlx::raw_sql(AssertSqlSafe(path))).await.unwrap();
+    shell
+}
+
+/// Three sessions, the first of which expired first; and what sweeps them.
+async fn dead(on: &PostgresHarness, namespace: &str) -> (PostgresStore, SweepBounds) {
+    let store = store(on, namespace).await;
+    for number in 1..=3 {
+        let mut new = session(number, Some("ada"));
+        new.session.expires_at = NOW.plus(HOUR * number);
+        store.insert(&new, NOW).await.unwrap();
+    }
+    let bounds = SweepBounds { expired_before: NOW.plus(HOUR * 4), revoked_before: NOW };
+    (store, bounds)
+}
+
+#[tokio::test]
+async fn a_sweep_leaves_alone_what_somebody_works_on() {
+    let on = server();
+    let (store, bounds) = dead(&on, "worked_on").await;
+    let first = "SELECT 1 FROM sessions ORDER BY expires_at LIMIT 1 FOR UPDATE";
+    let mut other = shell(&on, "worked_on", first).await;
+    // It would wait for the other, and come to `Timeout`.
+    let swept = store.sweep(&bounds, 10).await.unwrap();
+    assert_eq!((swept.removed, swept.more), (2, false));
+    other.execute("ROLLBACK").await.unwrap();
+    assert_eq!(store.sweep(&bounds, 10).await.unwrap().removed, 1);
+}
+
+#[tokio::test]
+async fn a_session_that_is_being_extended_survives_a_sweep() {
+    let on = server();
+    let (store, bounds) = dead(&on, "extended").await;
+    let later = NOW.plus(HOUR * 9).as_millis();
+    let first = "(SELECT id FROM sessions ORDER BY expires_at LIMIT 1)";
+    let extended = format!("UPDATE sessions SET expires_at = {later} WHERE id = {first}");
+    let mut other = shell(&on, "extended", &extended).await;
+    assert_eq!(store.sweep(&bounds, 10).await.unwrap().removed, 2);
+    other.execute("COMMIT").await.unwrap();
+    let swept = store.sweep(&bounds, 10).await.unwrap();
+    assert_eq!((swept.removed, swept.more), (0, false));
+    let found = store.find(&session(1, None).session.id).await.unwrap().snapshot.unwrap();
+    assert_eq!(found.session.expires_at.as_millis(), later);
 }

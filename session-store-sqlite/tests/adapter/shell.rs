@@ -27,6 +27,50 @@ async fn every_way_to_end_a_session_by_hand_is_logged() {
     }
 }
 
+/// What is typed, and whether a cache may hold what was before.
+const TYPED: &[(&str, bool)] = &[
+    ("secret_hash = zeroblob(32)", true),
+    ("previous_hash = zeroblob(32)", true),
+    ("previous_hash = NULL", true),
+    ("previous_until = 5", true),
+    ("created_at = 5", true),
+    ("authenticated_at = 5", true),
+    ("last_seen_at = last_seen_at + 5", false),
+    ("last_seen_at = 5", false),
+    ("expires_at = expires_at + 5", false),
+    ("expires_at = expires_at - 5", true),
+    ("absolute_expires_at = 9000000000000", true),
+    ("idle_timeout = 5", true),
+    ("rotated_at = 5", true),
+    ("ip = '192.0.2.7'", true),
+    ("user_agent = 'x'", true),
+    ("device = 'x'", true),
+    ("remember = NOT remember", true),
+    ("aal = 1", true),
+    ("amr = '[\"pwd\"]'", true),
+    ("external_sid = 'x'", true),
+    ("data = '{\"a\":1}'", true),
+    ("version = version + 1", true),
+    ("credential_epoch = 7", true),
+    ("user_id = NULL", true),
+    ("revoked_at = 5", true),
+    ("revoked_reason = 'admin'", true),
+    ("id = zeroblob(16)", true),
+];
+
+#[tokio::test]
+async fn every_column_typed_by_hand_is_logged_unless_a_touch_moves_it() {
+    let (_folder, path) = file();
+    let store = store(&path).await;
+    let cache = register(&store).await;
+    store.insert(&session(1, Some("ada")), NOW).await.unwrap();
+    for (sql, is_logged) in TYPED {
+        shell(&path, &format!("UPDATE sessions SET {sql}"));
+        let wanted = if *is_logged { vec![id(1)] } else { vec![] };
+        assert_eq!(drain(&store, &cache).await, wanted, "{sql}");
+    }
+}
+
 #[tokio::test]
 async fn what_no_cache_holds_is_not_logged() {
     let (_folder, path) = file();

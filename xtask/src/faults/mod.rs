@@ -2,12 +2,15 @@
 //! back. Real servers, real processes, a proxy for the wire.
 
 mod cache;
+mod crash;
 mod failover;
 mod load;
 mod node;
+mod pooled;
 mod private;
 mod proxy;
 mod secure;
+mod standby;
 mod stress;
 mod truth;
 mod wire;
@@ -105,8 +108,15 @@ const CASES: &[(&str, &str, Run)] = &[
     ("K6-A02", "ten_thousand_devices_log_out", |on| {
         Box::pin(truth::ten_thousand_devices_log_out(on))
     }),
+    ("", "a_standby_is_no_truth", |on| Box::pin(standby::a_standby_is_no_truth(on))),
+    ("", "what_was_ended_survives_a_crash", |on| {
+        Box::pin(crash::what_was_ended_survives_a_crash(on))
+    }),
+    ("", "settings_pass_a_pooler", |on| Box::pin(pooled::settings_pass_a_pooler(on))),
+    ("", "poolers_are_refused_by_name", |on| Box::pin(pooled::poolers_are_refused_by_name(on))),
     ("", "certificates_are_checked", |on| Box::pin(secure::certificates_are_checked(on))),
     ("", "passwords_are_checked", |on| Box::pin(secure::passwords_are_checked(on))),
+    ("", "a_demand_for_tls_is_named", |on| Box::pin(secure::a_demand_for_tls_is_named(on))),
     ("X01", "stress_redis", |on| Box::pin(stress::stress_redis(on))),
     ("X01", "stress_fred", |on| Box::pin(stress::stress_fred(on))),
     ("X01", "stress_cluster", |on| Box::pin(stress::stress_cluster(on))),

@@ -107,6 +107,27 @@ pub(super) async fn passwords_are_checked(_: &World) -> Outcome<String> {
     Ok("a wrong one, none, and a stranger's are refused without a word of it".to_owned())
 }
 
+/// A server that lets nobody in without TLS does not mean the password.
+pub(super) async fn a_demand_for_tls_is_named(_: &World) -> Outcome<String> {
+    let server = Private::new()?;
+    postgres::make(&server.home.folder).map_err(said)?;
+    let rules = server.home.folder.join("data/pg_hba.conf");
+    std::fs::write(rules, "hostssl all all 127.0.0.1/32 trust\n").map_err(said)?;
+    let port = free_port().map_err(said)?;
+    postgres::launch(&server.home, port).map_err(said)?;
+    for mode in ["disable", "prefer"] {
+        let url = postgres::url(port).replace("postgres@", "postgres:hunter2@");
+        let config = PostgresConfig::new(format!("{url}?sslmode={mode}"));
+        let refused = PostgresStore::connect(&config).await.err().ok_or("let in without TLS")?;
+        let is_named = matches!(refused.kind(), ErrorKind::Configuration { what }
+            if what.contains("TLS") && what.contains("sslmode") && !what.contains("password"));
+        let source = std::error::Error::source(&refused).map(ToString::to_string);
+        let shown = format!("{refused} {refused:?} {source:?}");
+        ensure(is_named && !shown.contains("hunter"), &shown)?;
+    }
+    Ok("named with what to do, not as a wrong password".to_owned())
+}
+
 /// A Postgres that speaks TLS; its address.
 async fn database(server: &Private, certificate: &str, key: &str) -> Outcome<String> {
     postgres::make(&server.home.folder).map_err(said)?;

@@ -8,7 +8,7 @@ mod docker;
 pub(crate) mod dynamodb;
 pub(crate) mod install;
 mod interrupt;
-mod pgbouncer;
+pub(crate) mod pgbouncer;
 pub(crate) mod postgres;
 pub(crate) mod process;
 pub(crate) mod redis;

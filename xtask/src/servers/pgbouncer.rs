@@ -26,11 +26,24 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 const PGBOUNCER: Wanted = Wanted { program: "pgbouncer", package: "pgbouncer", elsewhere: "" };
 
+/// What the pooler of the tests does.
+const MODE: &str =
+    "pool_mode = transaction\nignore_startup_parameters = extra_float_digits,options\n";
+
 pub(super) fn start(home: &Home, others: &Addresses) -> Result<String, Failure> {
-    let program = server(home, IMAGE, "pgbouncer", || find(&PGBOUNCER))?;
     let truth = others.of("SESSION_STORE_POSTGRES_URL").unwrap_or_default();
+    let program = server(home, IMAGE, "pgbouncer", || find(&PGBOUNCER))?;
+    launch(home, truth, MODE, program)
+}
+
+/// A pooler before the Postgres at `truth` that does what `mode` says; its address.
+pub(crate) fn before(home: &Home, truth: &str, mode: &str) -> Result<String, Failure> {
+    launch(home, truth, mode, find(&PGBOUNCER).map(Program::Here)?)
+}
+
+fn launch(home: &Home, truth: &str, mode: &str, program: Program) -> Result<String, Failure> {
     let port = free_port()?;
-    let (ini, url) = settings(truth, port)?;
+    let (ini, url) = settings(truth, port, mode)?;
     let failed = |error: std::io::Error| Failure::io("pgbouncer", &error);
     let folder = &home.folder;
     let path = folder.join("pgbouncer.ini");
@@ -70,7 +83,7 @@ pub(super) fn start(home: &Home, others: &Addresses) -> Result<String, Failure> 
 }
 
 /// What the pooler on `port` is told of the Postgres at `truth`, and where it is then itself.
-fn settings(truth: &str, port: u16) -> Result<(String, String), Failure> {
+fn settings(truth: &str, port: u16, mode: &str) -> Result<(String, String), Failure> {
     let about = |what: &str| Failure::new(format!("SESSION_STORE_POSTGRES_URL {what}"));
     let url = Url::parse(truth).map_err(|error| about(&format!("can't be read: {error}")))?;
     let path = url.path().trim_start_matches('/');
@@ -90,8 +103,8 @@ fn settings(truth: &str, port: u16) -> Result<(String, String), Failure> {
     };
     let ini = format!(
         "[databases]\n{NAME} = host={} port={} dbname={} user={}{password}\n\
-         [pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\npool_mode = transaction\n\
-         auth_type = any\nunix_socket_dir =\nignore_startup_parameters = extra_float_digits,options\n",
+         [pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\n\
+         auth_type = any\nunix_socket_dir =\n{mode}",
         value(host.trim_matches(['[', ']']))?,
         url.port().unwrap_or(5432),
         value(path)?,
@@ -105,7 +118,7 @@ mod tests {
     use super::*;
 
     fn database(truth: &str) -> String {
-        let (ini, _) = settings(truth, 7000).unwrap();
+        let (ini, _) = settings(truth, 7000, MODE).unwrap();
         ini.lines().nth(1).unwrap().to_owned()
     }
 
@@ -115,7 +128,7 @@ mod tests {
         let wanted = "pooled = host='db.example' port=6543 dbname='shop' user='shop' \
                       password='o''ne @'";
         assert_eq!(database(truth), wanted);
-        assert_eq!(settings(truth, 7000).unwrap().1, "postgres://shop@127.0.0.1:7000/pooled");
+        assert_eq!(settings(truth, 7000, MODE).unwrap().1, "postgres://shop@127.0.0.1:7000/pooled");
     }
 
     #[test]
@@ -129,7 +142,7 @@ mod tests {
         for truth in
             ["hunter2", "postgres://u:hunter2@h", "postgres://h/d", "postgres://u:hunter2%0A@h/d"]
         {
-            let failure = settings(truth, 7000).unwrap_err().to_string();
+            let failure = settings(truth, 7000, MODE).unwrap_err().to_string();
             assert!(failure.contains("SESSION_STORE_POSTGRES_URL"), "{failure}");
             assert!(!failure.contains("hunter2"), "{failure}");
         }

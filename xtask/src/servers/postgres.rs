@@ -1,6 +1,7 @@
 //! A Postgres of one's own.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -19,6 +20,12 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 const INITDB: Wanted =
     Wanted { program: "initdb", package: "postgresql", elsewhere: "/usr/lib/postgresql/*/bin" };
+
+const BASEBACKUP: Wanted = Wanted {
+    program: "pg_basebackup",
+    package: "postgresql-client",
+    elsewhere: "/usr/lib/postgresql/*/bin",
+};
 
 /// Nothing here outlives a test, so nothing is forced to a disk. Commits are written before they are
 /// acknowledged all the same: what a killed server forgets looks like a logout, or undoes one.
@@ -84,6 +91,24 @@ pub(crate) fn make(folder: &Path) -> Result<(), Failure> {
     run(&mut make, "initdb")
 }
 
+/// Makes a cluster in `folder` that follows the server on `port`.
+pub(crate) fn copy(port: u16, folder: &Path) -> Result<(), Failure> {
+    if is_root() {
+        run(Command::new("chown").arg(USER).arg(folder), "chown")?;
+    }
+    let mut copy = unprivileged(&find(&BASEBACKUP)?, USER);
+    copy.args(["-h", "127.0.0.1", "-p", &port.to_string(), "-U", "postgres", "-c", "fast", "-R"]);
+    copy.arg("-D").arg(folder.join("data")).arg("--no-sync").current_dir(folder);
+    run(&mut copy, "pg_basebackup")
+}
+
+/// Has the server of what [`make`] made start with these lines at the end of its settings.
+pub(crate) fn configure(folder: &Path, lines: &str) -> Result<(), Failure> {
+    let file = OpenOptions::new().append(true).open(folder.join("data/postgresql.conf"));
+    let written = file.and_then(|mut file| file.write_all(lines.as_bytes()));
+    written.map_err(|error| Failure::io("postgresql.conf", &error))
+}
+
 /// Starts the server of what [`make`] made, and waits until it serves.
 pub(crate) fn launch(home: &Home, port: u16) -> Result<Running, Failure> {
     let (folder, log) = (&home.folder, home.folder.join("log"));
@@ -97,7 +122,8 @@ pub(crate) fn launch(home: &Home, port: u16) -> Result<Running, Failure> {
     command.current_dir(folder).stdin(Stdio::null()).stdout(Stdio::null());
     command.stderr(File::create(&log).map_err(|error| Failure::io("postgres", &error))?);
     home.start(command, &log, PATIENCE, || {
-        fs::read_to_string(&log).is_ok_and(|said| said.contains("ready to accept connections"))
+        // One that follows another takes read-only connections.
+        fs::read_to_string(&log).is_ok_and(|said| said.contains("ready to accept"))
     })
 }
 

@@ -18,7 +18,7 @@ const SLOTS: [&str; 7] =
 const EXTRA: &[(&str, &str, &str)] = &[
     ("session-store-postgres", "schema.rs", "the checked names that statements are made of"),
     ("session-store-postgres", "transaction.rs", "what is begun again after a deadlock"),
-    ("session-store-postgres", "pooler.rs", "how a pooler is noticed that breaks statements"),
+    ("session-store-postgres", "pooler.rs", "how poolers and standbys are noticed"),
     ("session-store-postgres", "read.rs", "statements that only read"),
     ("session-store-postgres", "write.rs", "statements that create and change sessions"),
     ("session-store-postgres", "ending.rs", "statements that end and remove sessions"),
