@@ -2,8 +2,8 @@
 
 use serde_json::json;
 use session_store::{
-    Account, Edit, ErrorKind, Live, Login, Metadata, Proof, RotationOutcome, SessionId, Token, User, UserChange, UserId,
-    UserUpdate,
+    Account, Edit, ErrorKind, Live, Login, Metadata, Proof, RotationOutcome, SessionId, Token,
+    User, UserChange, UserId, UserUpdate,
 };
 use worker::{Request, Response};
 

@@ -1,0 +1,54 @@
+// Runs the Worker of examples/workers where something is amiss, and counts what requests cost: KV takes a write
+// per second and key, and a free plan a thousand of them a day. Prints a line of JSON per check.
+//
+// node operation.mjs MODULES MIGRATION
+
+import { check, rest, statements, tell, until } from "./checks.mjs";
+import { ask, mf, places, seen, trouble } from "./places.mjs";
+
+const ada = { email: "ada@example.org", password: "correct horse battery" };
+const me = (place, cookie) => ask(place, "/me", { cookie });
+const log_in = async (place, more = {}, cookie) =>
+  ask(place, "/login", { cookie, body: { ...ada, ...more } });
+const log_out = (place, cookie) => ask(place, "/logout", { cookie, body: {} });
+const hits = async (place, cookie) => (await me(place, cookie)).source === "kv";
+const round = (place) => places[place].scheduled({ cron: "*/10 * * * *" });
+let d1;
+const run = (sql) => d1.prepare(sql).run();
+const count = async (sql) => (await d1.prepare(sql).first()).n;
+const logged = () => count("SELECT count(*) n FROM session_log");
+
+async function tables() {
+  d1 = await mf.getD1Database("DB", "late");
+  await d1.batch((await statements(process.argv[3])).map((part) => d1.prepare(part)));
+  check("a user is registered", (await ask("late", "/register", { body: ada })).status, 202);
+}
+
+async function writes() {
+  await seen("late");
+  const one = await log_in("late");
+  const login = await seen("late");
+  check("a login writes nothing to KV", [login.put, login.delete], [undefined, undefined]);
+  // Until the database answers, all of them have missed.
+  await trouble("late", { d1: "slow" });
+  const many = await Promise.all(Array.from({ length: 10 }, () => me("late", one.cookie)));
+  await trouble("late");
+  check("ten requests miss at once", [...new Set(many.map((one) => one.source))], ["d1"]);
+  await until("the entry is kept", () => hits("late", one.cookie));
+  const { put, refused } = await seen("late");
+  check("and is put once", [put, refused], [1, undefined]);
+
+  await rest(1000);
+  const change = "UPDATE sessions SET version = version + 1 WHERE revoked_at IS NULL";
+  await run(change);
+  await run(change);
+  check("a session is changed twice by hand", await logged(), 2);
+  check("the scheduled event ends well", (await round("late")).outcome, "ok");
+  check("the log is drained", await logged(), 0);
+  const drained = await seen("late");
+  check("by one removal", [drained.delete, drained.refused], [1, undefined]);
+  await rest(1000);
+  await log_out("late", one.cookie);
+}
+
+await tell([tables, writes], () => mf.dispose());
