@@ -18,10 +18,22 @@ const run = (sql) => d1.prepare(sql).run();
 const count = async (sql) => (await d1.prepare(sql).first()).n;
 const logged = () => count("SELECT count(*) n FROM session_log");
 
-async function tables() {
+async function versions() {
   d1 = await mf.getD1Database("DB", "late");
   await d1.batch((await statements(process.argv[3])).map((part) => d1.prepare(part)));
-  check("a user is registered", (await ask("late", "/register", { body: ada })).status, 202);
+  await run("UPDATE session_schema SET version = 99");
+  // The first requests of an isolate.
+  const broken = [500, "server_error"];
+  const codes = [await ask("late", "/register", { body: ada }), await me("late"), await log_in("late")];
+  check("a database of another version is not used", codes.map((one) => one.refused), [broken, broken, broken]);
+  check("nor written", await count("SELECT count(*) n FROM users"), 0);
+  check("nor kept in order", (await round("late")).outcome, "exception");
+  const { said } = await seen("late");
+  const told = said.filter((line) => /\[99\].* 1[;,].*wrangler d1 migrations apply/.test(line));
+  check("the log names both versions and what to do", told.length, 4, told[0]);
+  await run("UPDATE session_schema SET version = 1");
+  const registered = await ask("late", "/register", { body: ada });
+  check("the right one is used at once", registered.status, 202);
 }
 
 async function writes() {
@@ -51,4 +63,16 @@ async function writes() {
   await log_out("late", one.cookie);
 }
 
-await tell([tables, writes], () => mf.dispose());
+async function outages() {
+  for (const how of ["down", "none", "rowless"]) {
+    await trouble("late", { d1: how });
+    check(`a scheduled event with a database that is ${how} fails`, (await round("late")).outcome, "exception");
+  }
+  await trouble("late");
+  await rest(1000);
+  await seen("late");
+  check("the next one ends well", (await round("late")).outcome, "ok");
+  check("and says nothing", (await seen("late")).said, []);
+}
+
+await tell([versions, writes, outages], () => mf.dispose());

@@ -2,9 +2,11 @@
 //!
 //! Nothing that does I/O outlives its request. What an isolate remembers is one flag.
 
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use futures_util::future::{Either, select};
 use session_store::kv::d1::{D1Config, D1Store};
 use session_store::kv::workers::{WorkersKvCache, WorkersKvConfig};
 use session_store::{Error, Host, Layered, LayeredConfig, Policy, Result, Sessions, Ttl};
@@ -30,6 +32,19 @@ pub(crate) fn open(env: &Env, host: Host) -> Result<App> {
         store.registered_before();
     }
     Sessions::new(store, Policy::default())
+}
+
+/// Refuses a database of another schema: asked by the first request of an isolate, in the read that
+/// registers the cache. An outage is for whoever needs the database then.
+pub(crate) async fn check(app: &App) -> Result<()> {
+    if app.store().is_registered() {
+        return Ok(());
+    }
+    let patience = app.store().host().runtime.sleep(app.store().config().cache_deadline);
+    match select(pin!(app.store().register()), patience).await {
+        Either::Left((Err(error), _)) if !error.is_retryable() => Err(error),
+        Either::Left(_) | Either::Right(_) => Ok(()),
+    }
 }
 
 /// Keeps for the next request what this one has found out.

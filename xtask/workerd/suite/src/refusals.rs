@@ -193,9 +193,12 @@ async fn schemas(env: &Env) -> Outcome {
     store.migrate().await.map_err(told)?;
     let d1 = env.d1("DB").map_err(told)?;
     d1.exec("UPDATE later_session_schema SET version = 99").await.map_err(told)?;
-    for refusal in [store.check().await, store.migrate().await] {
-        refused(refusal, is_schema, &["99", "knows 1"])?;
+    let read = store.caches().await.map(drop);
+    for refusal in [store.check().await, store.migrate().await, read] {
+        refused(refusal, is_schema, &["99", "knows 1", "deploy", "wrangler d1 migrations apply"])?;
     }
+    d1.exec("UPDATE later_session_schema SET version = 0").await.map_err(told)?;
+    refused(store.check().await, is_schema, &["[0]", "knows 1", "wrangler d1 migrations apply"])?;
     Ok(())
 }
 
