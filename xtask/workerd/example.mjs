@@ -177,7 +177,7 @@ async function browsers() {
   await me("far", laptop.cookie);
   const devices = await ask("far", "/devices", { cookie: laptop.cookie });
   const names = devices.json.map((one) => [one.device, one.is_current]);
-  check("both devices are listed", names, [["phone", false], ["laptop", true]]);
+  check("both devices are listed", names, [["laptop", true], ["phone", false]]);
 
   await rest(1000);
   const out = await ask("near", "/logout", { cookie: phone.cookie, body: {} });

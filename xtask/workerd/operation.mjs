@@ -63,6 +63,21 @@ async function writes() {
   await log_out("late", one.cookie);
 }
 
+async function devices() {
+  const one = await log_in("late");
+  const columns = `user_id, secret_hash, previous_hash, previous_until, created_at - 1000, authenticated_at,
+    last_seen_at, expires_at, absolute_expires_at, idle_timeout, rotated_at, ip, user_agent, device, remember,
+    aal, amr, external_sid, data, version, credential_epoch, revoked_at, revoked_reason`;
+  const copy = `INSERT INTO sessions SELECT lower(hex(randomblob(16))), ${columns} FROM sessions
+    WHERE revoked_at IS NULL ORDER BY created_at DESC LIMIT 1`;
+  await d1.batch(Array.from({ length: 120 }, () => d1.prepare(copy)));
+  const listed = (await ask("late", "/devices", { cookie: one.cookie })).json;
+  const live = await count("SELECT count(*) n FROM sessions WHERE revoked_at IS NULL");
+  check("every device is listed", listed.length, live);
+  const current = listed.map((device) => device.is_current).indexOf(true);
+  check("the newest first", current, 0);
+}
+
 async function outages() {
   for (const how of ["down", "none", "rowless"]) {
     await trouble("late", { d1: how });
@@ -75,4 +90,4 @@ async function outages() {
   check("and says nothing", (await seen("late")).said, []);
 }
 
-await tell([versions, writes, outages], () => mf.dispose());
+await tell([versions, writes, devices, outages], () => mf.dispose());

@@ -141,10 +141,18 @@ async fn who_am_i(app: &App, request: &Request) -> Answer {
 async fn devices(app: &App, request: &Request) -> Answer {
     let (token, live) = authenticated(app, request).await?;
     let user = live.user().ok_or(answer::GUEST)?;
-    let page = app.list(&user.id, Some(live.id()), &Page::first(100)).await?;
-    let devices: Vec<_> = page
-        .items
+    let mut page = Page::first(100);
+    let mut found = Vec::new();
+    loop {
+        let listed = app.list(&user.id, Some(live.id()), &page).await?;
+        found.extend(listed.items);
+        let Some(next) = listed.next else { break };
+        page = page.behind(next);
+    }
+    // The newest first: stores list the oldest first.
+    let devices: Vec<_> = found
         .iter()
+        .rev()
         .map(|device| {
             json!({
                 "session": device.id.to_string(),
