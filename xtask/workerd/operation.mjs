@@ -63,6 +63,13 @@ async function writes() {
   await log_out("late", one.cookie);
 }
 
+async function input() {
+  const one = await log_in("late");
+  const bad = await log_in("late", { device: "a\u0000" }, one.cookie);
+  check("a device that can't be one is refused", [bad.refused, bad.cookie], [[400, "invalid_device"], undefined]);
+  check("before anything is ended", (await me("late", one.cookie)).status, 200);
+}
+
 async function devices() {
   const one = await log_in("late");
   const columns = `user_id, secret_hash, previous_hash, previous_until, created_at - 1000, authenticated_at,
@@ -90,4 +97,4 @@ async function outages() {
   check("and says nothing", (await seen("late")).said, []);
 }
 
-await tell([versions, writes, devices, outages], () => mf.dispose());
+await tell([versions, writes, devices, input, outages], () => mf.dispose());
