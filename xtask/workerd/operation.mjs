@@ -63,6 +63,38 @@ async function writes() {
   await log_out("late", one.cookie);
 }
 
+// As it could be, by its length and the time in it.
+function stranger() {
+  const bytes = crypto.getRandomValues(Buffer.alloc(48));
+  bytes.writeUIntBE(Date.now(), 0, 6);
+  return `__Host-session=${bytes.toString("base64url")}`;
+}
+
+async function strangers() {
+  const one = await log_in("late");
+  await seen("late");
+  const known = await log_out("late", one.cookie);
+  const bound = known.json.visible_within_ms;
+  const cost = await seen("late");
+  check("a logout writes and removes", [known.json.ended, cost.writes, cost.delete], [1, 1, 1]);
+  await rest(1000);
+  const again = await log_out("late", one.cookie);
+  const got = [again.json, (await seen("late")).delete];
+  check("and so does its repetition", got, [{ ended: 0, visible_within_ms: bound }, 1]);
+  const nobody = await log_out("late", stranger());
+  check("a stranger's ends nothing", [nobody.status, nobody.json], [200, again.json]);
+  check("and takes the cookie back", nobody.cookie, "__Host-session=");
+  const free = await seen("late");
+  check("and writes and removes nothing", [free.writes, free.delete], [undefined, undefined]);
+
+  const other = await log_in("late");
+  const forged = await log_out("late", `${other.cookie.slice(0, -4)}AAAA`);
+  check("nor does another secret", forged.json, { ended: 0, visible_within_ms: 0 });
+  check("whose owner stays", (await me("late", other.cookie)).status, 200);
+  await rest(1000);
+  await log_out("late", other.cookie);
+}
+
 async function input() {
   const one = await log_in("late");
   const bad = await log_in("late", { device: "a\u0000" }, one.cookie);
@@ -97,4 +129,4 @@ async function outages() {
   check("and says nothing", (await seen("late")).said, []);
 }
 
-await tell([versions, writes, devices, input, outages], () => mf.dispose());
+await tell([versions, writes, devices, input, strangers, outages], () => mf.dispose());

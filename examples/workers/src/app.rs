@@ -9,7 +9,9 @@ use std::time::Duration;
 use futures_util::future::{Either, select};
 use session_store::kv::d1::{D1Config, D1Store};
 use session_store::kv::workers::{WorkersKvCache, WorkersKvConfig};
-use session_store::{Error, Host, Layered, LayeredConfig, Policy, Result, Sessions, Ttl};
+use session_store::{
+    Error, Host, Layered, LayeredConfig, Policy, PrimaryStore, Result, Sessions, Ttl, Visibility,
+};
 use worker::Env;
 
 pub(crate) type App = Sessions<D1Store, WorkersKvCache>;
@@ -45,6 +47,15 @@ pub(crate) async fn check(app: &App) -> Result<()> {
         Either::Left((Err(error), _)) if !error.is_retryable() => Err(error),
         Either::Left(_) | Either::Right(_) => Ok(()),
     }
+}
+
+/// From when on no location accepts a session that the database does not know any more.
+pub(crate) async fn bound(app: &App) -> Result<Visibility> {
+    let own = app.store().guarantee().healthy;
+    let caches = app.store().primary().caches().await?;
+    // Another deployment may have one whose entries live for longer.
+    let others = caches.iter().map(|cache| Visibility::Within(cache.ttl.as_duration()));
+    Ok(others.fold(own, Visibility::weaker))
 }
 
 /// Keeps for the next request what this one has found out.
