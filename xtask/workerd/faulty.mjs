@@ -31,6 +31,7 @@ class D1Database {
     trouble.after = (trouble.after ?? 0) - 1;
     const how = trouble.after < 0 ? trouble.d1 : undefined;
     if (how === "down") throw new Error("D1_ERROR: Network connection lost.");
+    if (how === "full") throw new Error("D1_ERROR: Exceeded maximum DB size");
     if (how === "slow") {
       held += 1;
       await rest(3000);

@@ -122,6 +122,9 @@ async function outages() {
     await trouble("late", { d1: how });
     check(`a scheduled event with a database that is ${how} fails`, (await round("late")).outcome, "exception");
   }
+  await trouble("late", { d1: "full" });
+  const full = await log_in("late");
+  check("a full database is no matter of trying again", full.refused, [500, "server_error"]);
   await trouble("late");
   await rest(1000);
   await seen("late");

@@ -65,7 +65,7 @@ fn told(error: impl Display) -> String {
 
 /// Every check, in order.
 pub(crate) async fn all(env: &Env, context: &Context) -> Value {
-    let checks: [(&str, Outcome); 9] = [
+    let checks: [(&str, Outcome); 11] = [
         ("a binding that is not there is named, and where to add it", bindings(env)),
         ("a key of 513 bytes is refused as KV refuses it", keys(env).await),
         ("a record that is too large is refused before the call", sizes(env).await),
@@ -75,6 +75,8 @@ pub(crate) async fn all(env: &Env, context: &Context) -> Value {
         ("a database without tables says how to get them", tables(env).await),
         ("one of another version says which", schemas(env).await),
         ("session data that are too large are refused", data(env, context).await),
+        ("a reserved name is no prefix", reserved(env)),
+        ("a full database is not asked again", full(env).await),
     ];
     let line = |(name, outcome): &(&str, Outcome)| {
         let detail = outcome.as_ref().err().cloned().unwrap_or_default();
@@ -215,4 +217,19 @@ async fn data(env: &Env, context: &Context) -> Outcome {
     (new.id, new.data) = (SessionId::generate(app.now()).map_err(told)?, data(1 << 20)?);
     let new = session_store_core::NewSession { session: new, limit: None };
     refused(primary.insert(&new, app.now()).await, is_too_large, &["session data", "1048576"])
+}
+
+fn reserved(env: &Env) -> Outcome {
+    for prefix in ["sqlite_", "_cf_auth_"] {
+        let store = database(env, "DB", prefix);
+        refused(store, is_configuration, &["table_prefix", "reserved", "another"])?;
+    }
+    Ok(())
+}
+
+async fn full(env: &Env) -> Outcome {
+    let store = database(env, "DB_FULL", "").map_err(told)?;
+    let now = WorkerClock.now();
+    let user = User::new(UserId::new("ada").map_err(told)?, now);
+    refused(store.insert_user(&user, now).await, is_configuration, &["full", "remove", "plan"])
 }
