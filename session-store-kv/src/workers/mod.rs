@@ -41,6 +41,8 @@ mod edge;
 mod harness;
 #[cfg(feature = "conformance")]
 mod locations;
+#[cfg(feature = "conformance")]
+mod bounds;
 
 pub use cache::WorkersKvCache;
 pub use config::WorkersKvConfig;
@@ -50,4 +52,4 @@ pub use edge::EdgeCached;
 pub use harness::{KvClock, WorkersKvHarness};
 pub use host::{WorkerClock, WorkerRuntime, scheduled_host, worker_host};
 #[cfg(feature = "conformance")]
-pub use locations::{edge_cases, run_edge};
+pub use locations::{EdgeHarness, edge_cases, run_edge};
