@@ -14,7 +14,7 @@ use session_store_core::{
     BoxFuture, CacheClass, CacheKey, CacheScope, Clock, Error, ErrorKind, Record, Reservation,
     Result, SecondaryPromise, SecondaryStore, SwapTtl, Timestamp, Ttl, conformance_tests,
 };
-use session_store_kv::workers::{edge_cases, run_edge};
+use session_store_kv::workers::{EdgeHarness, edge_cases, run_edge};
 use session_store_memory::MemoryHarness;
 
 const MAX_RECORD: usize = 100_000;
@@ -24,9 +24,11 @@ const MAX_RECORD: usize = 100_000;
 struct Blind {
     clock: Arc<TestClock>,
     leases: AtomicU64,
-    /// A record, when it was written, and when it ends.
-    entries: Mutex<HashMap<CacheKey, (Record, Timestamp, Timestamp)>>,
+    entries: Arc<Mutex<Entries>>,
 }
+
+/// A record, when it was written, and when it ends.
+type Entries = HashMap<CacheKey, (Record, Timestamp, Timestamp)>;
 
 impl Blind {
     fn read(&self, key: &CacheKey) -> Option<(Record, Timestamp)> {
@@ -106,8 +108,22 @@ impl SecondaryStore for Blind {
     }
 }
 
-#[derive(Debug)]
-struct BlindHarness;
+#[derive(Debug, Default)]
+struct BlindHarness {
+    namespaces: Mutex<HashMap<String, Arc<Mutex<Entries>>>>,
+}
+
+impl EdgeHarness for BlindHarness {
+    fn name(&self) -> &'static str {
+        "blind"
+    }
+
+    fn at(&self, namespace: &str, clock: &Arc<TestClock>) -> Result<Arc<dyn SecondaryStore>> {
+        let mut namespaces = self.namespaces.lock();
+        let entries = Arc::clone(namespaces.entry(namespace.to_owned()).or_default());
+        Ok(Arc::new(Blind { clock: Arc::clone(clock), leases: AtomicU64::new(0), entries }))
+    }
+}
 
 #[async_trait]
 impl SecondaryHarness for BlindHarness {
@@ -117,7 +133,7 @@ impl SecondaryHarness for BlindHarness {
 
     async fn open(&self, clock: &Arc<TestClock>) -> Result<(Arc<dyn SecondaryStore>, Guard)> {
         let (clock, leases) = (Arc::clone(clock), AtomicU64::new(0));
-        Ok((Arc::new(Blind { clock, leases, entries: Mutex::default() }), Box::new(())))
+        Ok((Arc::new(Blind { clock, leases, entries: Arc::default() }), Box::new(())))
     }
 
     async fn pass_time(&self, clock: &TestClock, length: Duration) {
@@ -135,14 +151,15 @@ impl SecondaryHarness for BlindHarness {
 }
 
 static MEMORY: LazyLock<MemoryHarness> = LazyLock::new(MemoryHarness::default);
+static BLIND: LazyLock<BlindHarness> = LazyLock::new(BlindHarness::default);
 
-conformance_tests!(secondary: &BlindHarness);
-conformance_tests!(layered: &*MEMORY, &BlindHarness);
+conformance_tests!(secondary: &*BLIND);
+conformance_tests!(layered: &*MEMORY, &*BLIND);
 
 #[tokio::test]
 async fn two_locations_of_an_edge_keep_the_bound() {
     let primary: &dyn PrimaryHarness = &*MEMORY;
-    let report = run_edge(primary, &BlindHarness, None).await;
+    let report = run_edge(primary, &*BLIND, None).await;
     report.assert_conforms();
     assert_eq!(report.cases.len(), edge_cases().len());
 }

@@ -100,6 +100,9 @@ export async function ask(place, path, { cookie, body, text, origin } = {}) {
   };
 }
 
+// What a location has asked of its bindings and logged, since this was asked last.
+export const seen = async (place) => (await places[place].fetch("http://seen/")).json();
+
 // Makes a location's database or namespace fail in one way, until the next call.
 export const trouble = async (place, how = {}) =>
   (await places[place].fetch(`http://trouble/?${new URLSearchParams(how)}`)).text();

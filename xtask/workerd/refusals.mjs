@@ -17,6 +17,15 @@ class Busy {
 export default () => new Busy();
 `;
 
+// Nor can one be filled. The name is what the Worker knows a database by.
+const FULL = `
+class D1Database {
+  prepare() { return { bind() { return this; } }; }
+  async batch() { throw new Error("D1_ERROR: Exceeded maximum DB size."); }
+}
+export default () => new D1Database();
+`;
+
 const mf = new Miniflare({
   cf: false,
   workers: [
@@ -26,9 +35,10 @@ const mf = new Miniflare({
       compatibilityDate: "2026-04-01",
       kvNamespaces: ["KV"],
       d1Databases: ["DB"],
-      wrappedBindings: { KV_BUSY: { scriptName: "busy" } },
+      wrappedBindings: { KV_BUSY: { scriptName: "busy" }, DB_FULL: { scriptName: "full" } },
     },
     { name: "busy", modules: [{ type: "ESModule", path: "busy.mjs", contents: BUSY }] },
+    { name: "full", modules: [{ type: "ESModule", path: "full.mjs", contents: FULL }] },
   ],
 });
 

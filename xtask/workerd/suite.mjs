@@ -76,6 +76,7 @@ async function ask(path, query) {
 
 try {
   for (const suite of values.suite ?? []) {
+    if (suite === "workers-kv") await ask("/clock", {});
     const names = await ask("/cases", { suite });
     const wanted = names.filter((name) => name.includes(values.case ?? ""));
     for (const name of wanted.length > 0 ? wanted : names) {

@@ -2,8 +2,8 @@
 
 use serde_json::json;
 use session_store::{
-    Account, Edit, ErrorKind, Live, Login, Metadata, Proof, RotationOutcome, SessionId, Token, User, UserChange, UserId,
-    UserUpdate,
+    Account, Edit, ErrorKind, Live, Login, Metadata, Proof, RotationOutcome, SessionId, Token,
+    User, UserChange, UserId, UserUpdate,
 };
 use worker::{Request, Response};
 
@@ -33,6 +33,8 @@ pub(crate) async fn register(app: &App, request: &mut Request) -> Answer {
 /// Logs in with a new session, whatever the client sent, and ends the one that it has had.
 pub(crate) async fn log_in(app: &App, request: &mut Request) -> Answer {
     let given: Credentials = body::read(request).await?;
+    // Before anything is ended that this login could then not replace.
+    let device = given.device()?;
     let account = app.find_user_by_email(&given.email()?).await?;
     let stored = account.as_ref().and_then(|account| account.user.password_hash.as_ref());
     let (true, Some(account)) = (password::is_right(&given.password, stored)?, &account) else {
@@ -48,7 +50,7 @@ pub(crate) async fn log_in(app: &App, request: &mut Request) -> Answer {
     login.metadata = Metadata {
         ip: header("cf-connecting-ip").and_then(|ip| ip.parse().ok()),
         user_agent: header("user-agent"),
-        device: given.device,
+        device,
     };
     let created = match app.create(login).await {
         // Logged out everywhere, or deleted, while the password was looked at.

@@ -1,6 +1,7 @@
 //! Answers that are no success: a status, a code for programs, a sentence for people.
 
 use serde_json::json;
+use session_store::ErrorKind;
 use worker::Response;
 
 use crate::cookie;
@@ -30,6 +31,9 @@ pub(crate) const NO_ADDRESS: Problem =
     problem(400, "invalid_email", "`email` is no e-mail address");
 pub(crate) const SHORT_PASSWORD: Problem =
     problem(400, "password_too_short", "a new password has 15 characters at least");
+pub(crate) const STRANGE_DEVICE: Problem =
+    problem(400, "invalid_device", "`device` holds a control character");
+const INVALID: Problem = problem(400, "invalid_input", "something in the request can't be stored");
 pub(crate) const WRONG_CREDENTIALS: Problem =
     problem(401, "wrong_credentials", "no such user, or another password");
 pub(crate) const NOT_LOGGED_IN: Problem = problem(401, "not_logged_in", "not logged in");
@@ -99,7 +103,11 @@ impl Refused {
             Self::Problem(problem) => problem.answer(),
             Self::Store(error) => {
                 worker::console_error!("{error}");
-                if error.is_retryable() { UNAVAILABLE.answer() } else { BROKEN.answer() }
+                match error.kind() {
+                    ErrorKind::InvalidInput { .. } | ErrorKind::TooLarge { .. } => INVALID.answer(),
+                    _ if error.is_retryable() => UNAVAILABLE.answer(),
+                    _ => BROKEN.answer(),
+                }
             }
             Self::Worker(error) => {
                 worker::console_error!("{error}");

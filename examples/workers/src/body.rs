@@ -20,12 +20,20 @@ const SHORTEST_PASSWORD: usize = 15;
 pub(crate) struct Credentials {
     email: String,
     pub(crate) password: String,
-    pub(crate) device: Option<String>,
+    device: Option<String>,
 }
 
 impl Credentials {
     pub(crate) fn email(&self) -> Result<Email, Refused> {
         Email::parse(&self.email).map_err(|_| answer::NO_ADDRESS.into())
+    }
+
+    /// What the client calls itself. A long name is cut when it is stored.
+    pub(crate) fn device(&self) -> Result<Option<String>, Refused> {
+        if self.device.iter().flat_map(|name| name.chars()).any(char::is_control) {
+            return Err(answer::STRANGE_DEVICE.into());
+        }
+        Ok(self.device.clone())
     }
 }
 

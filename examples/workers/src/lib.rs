@@ -9,14 +9,14 @@ mod password;
 mod cookie;
 mod limit;
 mod answer;
+mod schedule;
 
 use serde::Serialize;
 use serde_json::json;
 use session_store::{
-    Authentication, Live, MaintenanceConfig, Page, Reason, RotationOutcome, Source, Token,
-    Visibility,
+    Authentication, Live, Page, PrimaryStore, Reason, RotationOutcome, Source, Token, Visibility,
 };
-use worker::{Context, Env, Method, Request, Response, ScheduleContext, ScheduledEvent, event};
+use worker::{Context, Env, Method, Request, Response, event};
 
 use answer::Refused;
 use app::App;
@@ -39,6 +39,7 @@ async fn route(request: &mut Request, env: &Env, context: &Context) -> Answer {
     }
     limit::admit(env, limit::CLIENT, request).await?;
     let app = app::open(env, session_store::kv::workers::worker_host(context))?;
+    app::check(&app).await?;
     let answer = match (request.method(), request.path().as_str()) {
         (Method::Get, "/me") => who_am_i(&app, request).await,
         (Method::Get, "/devices") => devices(&app, request).await,
@@ -66,21 +67,6 @@ fn is_from_another_site(request: &Request) -> worker::Result<bool> {
     let own = request.url()?.origin().ascii_serialization();
     // What is no browser sends no origin.
     Ok(request.headers().get("origin")?.is_some_and(|origin| origin != own))
-}
-
-#[event(scheduled)]
-async fn scheduled(_event: ScheduledEvent, env: Env, context: ScheduleContext) {
-    let host = session_store::kv::workers::scheduled_host(&context);
-    let round = async {
-        let app = app::open(&env, host)?;
-        // Shows every few minutes whether it could, not only to the first visitor.
-        app.store().register().await?;
-        app::remember(&app);
-        app.maintenance(MaintenanceConfig::default())?.run_once().await
-    };
-    if let Err(error) = round.await {
-        worker::console_error!("maintenance failed: {error}");
-    }
 }
 
 /// The session of the request's cookie; without one, an answer that says so.
@@ -155,10 +141,18 @@ async fn who_am_i(app: &App, request: &Request) -> Answer {
 async fn devices(app: &App, request: &Request) -> Answer {
     let (token, live) = authenticated(app, request).await?;
     let user = live.user().ok_or(answer::GUEST)?;
-    let page = app.list(&user.id, Some(live.id()), &Page::first(100)).await?;
-    let devices: Vec<_> = page
-        .items
+    let mut page = Page::first(100);
+    let mut found = Vec::new();
+    loop {
+        let listed = app.list(&user.id, Some(live.id()), &page).await?;
+        found.extend(listed.items);
+        let Some(next) = listed.next else { break };
+        page = page.behind(next);
+    }
+    // The newest first: stores list the oldest first.
+    let devices: Vec<_> = found
         .iter()
+        .rev()
         .map(|device| {
             json!({
                 "session": device.id.to_string(),
@@ -172,7 +166,13 @@ async fn devices(app: &App, request: &Request) -> Answer {
 }
 
 async fn log_out(app: &App, request: &Request) -> Answer {
-    let done = app.logout(&token(request)?).await?;
+    let token = token(request)?;
+    if app.store().primary().find(&token.id()).await?.snapshot.is_none() {
+        // Anybody can make up a token, and a logout writes to D1 and KV, whose writes are few. What may be
+        // left of a session that is gone ends by itself.
+        return logged_out(0, app::bound(app).await?);
+    }
+    let done = app.logout(&token).await?;
     logged_out(done.count, done.visibility)
 }
 

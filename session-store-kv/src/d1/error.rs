@@ -86,22 +86,55 @@ fn kind_of(asked: Asked, text: &str) -> ErrorKind {
     if has("guard_too_many") {
         return ErrorKind::TooManySessions;
     }
-    if has("constraint failed") {
+    if has("constraint failed") || has("SQLITE_CONSTRAINT") {
         return ErrorKind::InvalidInput { what: "a constraint of the schema refuses it".into() };
     }
-    if has("no such table") || has("no such column") {
-        let what = "a table or column is missing; apply D1Store::migration_sql with \
-                    `wrangler d1 migrations apply`, or call D1Store::migrate";
-        return ErrorKind::SchemaMismatch { what: what.into() };
+    if let Some(permanent) = permanent(text) {
+        return permanent;
     }
     if has("too big") || has("SQLITE_TOOBIG") {
         return ErrorKind::TooLarge { what: "row", limit: MAX_ROW_BYTES };
     }
-    // It was refused before anything happened.
-    if has("overloaded") || has("Too many") || has("SQLITE_BUSY") || asked == Asked::Read {
+    // It was refused before anything happened. A plan's day of reads and writes ends at midnight.
+    let refused = ["overloaded", "Too many", "SQLITE_BUSY", "SQLITE_LOCKED", "daily", "free tier"];
+    if refused.iter().any(|part| has(part)) || asked == Asked::Read {
         return ErrorKind::Unavailable;
     }
     ErrorKind::Timeout
+}
+
+/// What no repetition mends: somebody must.
+fn permanent(text: &str) -> Option<ErrorKind> {
+    let has = |parts: &[&str]| parts.iter().any(|part| text.contains(part));
+    if has(&["no such table", "no such column", "has no column"]) {
+        let what = "a table or column is missing; apply D1Store::migration_sql with \
+                    `wrangler d1 migrations apply`, or call D1Store::migrate";
+        return Some(ErrorKind::SchemaMismatch { what: what.into() });
+    }
+    if has(&["SQLITE_FULL", "is full", "maximum DB size", "storage limit"]) {
+        let what = "the D1 database is full; remove what is not needed, shorten Policy::retention, \
+                    or take a plan that allows more";
+        return Some(ErrorKind::Configuration { what: what.into() });
+    }
+    if has(&["SQLITE_AUTH", "not authorized", "reserved for internal use", "prohibited"]) {
+        let what = "D1 forbids it; check that table_prefix begins with no reserved name, and what \
+                    the binding may do";
+        return Some(ErrorKind::Configuration { what: what.into() });
+    }
+    if has(&["SQLITE_READONLY", "readonly database"]) {
+        let what = "the D1 database can't be written; check what the binding may do";
+        return Some(ErrorKind::Configuration { what: what.into() });
+    }
+    if has(&["SQLITE_CORRUPT", "SQLITE_NOTADB", "is malformed"]) {
+        return Some(ErrorKind::Corrupt);
+    }
+    // Ours are correct where the tables are.
+    if has(&["syntax error", "SQLITE_ERROR", "SQLITE_SCHEMA", "SQLITE_MISMATCH"]) {
+        let what = "D1 does not understand a statement; compare the tables with \
+                    D1Store::migration_sql";
+        return Some(ErrorKind::SchemaMismatch { what: what.into() });
+    }
+    None
 }
 
 /// The largest row that D1 stores.
@@ -134,6 +167,37 @@ mod tests {
             panic!("another kind");
         };
         assert!(what.contains("migrations apply"));
+    }
+
+    #[test]
+    fn what_no_repetition_mends_is_not_to_be_repeated() {
+        let is_told = |text: &str, wanted: &str| {
+            let error = unanswered(Asked::Write, text);
+            assert!(!error.is_retryable(), "{text}");
+            assert!(error.to_string().contains(wanted), "{error}");
+            assert_eq!(error.kind(), unanswered(Asked::Read, text).kind());
+        };
+        for full in [
+            "D1_ERROR: database or disk is full: SQLITE_FULL",
+            "D1_ERROR: Exceeded maximum DB size.",
+            "D1_ERROR: Your account has exceeded D1's maximum account storage limit",
+        ] {
+            is_told(full, "remove what is not needed");
+        }
+        for forbidden in [
+            "D1_ERROR: not authorized: SQLITE_AUTH",
+            "D1_ERROR: access to _cf_sessions is prohibited: SQLITE_AUTH",
+            "D1_ERROR: object name reserved for internal use: sqlite_sessions: SQLITE_ERROR",
+        ] {
+            is_told(forbidden, "table_prefix");
+        }
+        is_told("D1_ERROR: attempt to write a readonly database: SQLITE_READONLY", "binding");
+        is_told("D1_ERROR: near \"x\": syntax error at offset 0: SQLITE_ERROR", "migration_sql");
+        is_told("D1_ERROR: table users has no column named x: SQLITE_ERROR", "migrations apply");
+        assert_eq!(
+            kind("D1_ERROR: database disk image is malformed: SQLITE_CORRUPT"),
+            ErrorKind::Corrupt
+        );
     }
 
     #[test]

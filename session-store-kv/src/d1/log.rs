@@ -8,6 +8,7 @@ use session_store_core::{
 };
 
 use super::database::{Database, Statement, Value, id};
+use super::migrate;
 
 /// How much longer than a cache's TTL an entry is kept, for clocks and latecomers.
 const SLACK_MS: i64 = 10_000;
@@ -54,7 +55,11 @@ struct CacheRow {
 
 pub(crate) async fn registrations(database: &Database) -> Result<Vec<CacheRegistration>> {
     let sql = "SELECT name, is_shared, ttl FROM {p}session_caches ORDER BY name";
-    let rows: Vec<CacheRow> = database.read(vec![database.say(sql, [])]).await?.next().all()?;
+    let batch = vec![migrate::version(database), database.say(sql, [])];
+    let mut answers = database.read(batch).await?;
+    // A Worker opens nothing that could be checked then; whoever registers a cache begins with this.
+    migrate::judge(answers.next())?;
+    let rows: Vec<CacheRow> = answers.next().all()?;
     let registration = |row: CacheRow| {
         Ok(CacheRegistration {
             name: CacheName::new(row.name)?,

@@ -2,7 +2,7 @@
 
 use session_store_core::{Error, Result};
 
-use super::database::Database;
+use super::database::{Database, Rows, Statement};
 use super::error::NAME;
 
 /// What this version of the crate writes and reads.
@@ -31,12 +31,29 @@ pub(crate) async fn migrate(database: &Database) -> Result<()> {
 
 /// Refuses a database whose schema is missing or of another version.
 pub(crate) async fn check(database: &Database) -> Result<()> {
-    let asked = database.say("SELECT version FROM {p}session_schema", []);
-    let found = database.read(vec![asked]).await?.next().column::<i64>("version")?;
+    judge(database.read(vec![version(database)]).await?.next())
+}
+
+/// The statement that asks for the version.
+pub(crate) fn version(database: &Database) -> Statement {
+    database.say("SELECT version FROM {p}session_schema", [])
+}
+
+/// Refuses another version than this one in the answer to [`version`].
+pub(crate) fn judge(answer: Rows) -> Result<()> {
+    let found = answer.column::<i64>("version")?;
     if found == [VERSION] {
         return Ok(());
     }
-    let what = format!("the database has schema version {found:?}, this program knows {VERSION}");
+    let remedy = if found.iter().any(|found| *found > VERSION) {
+        "deploy a version of this crate that knows it, whose D1Store::migration_sql was applied \
+         with `wrangler d1 migrations apply`"
+    } else {
+        "apply D1Store::migration_sql of this version with `wrangler d1 migrations apply`"
+    };
+    let what = format!(
+        "the database has schema version {found:?}, this program knows {VERSION}; {remedy}"
+    );
     Err(Error::schema(NAME, what))
 }
 

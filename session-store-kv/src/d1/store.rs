@@ -32,7 +32,9 @@ impl D1Store {
     /// The database behind the binding that `config` names.
     ///
     /// A binding that is not there, or a `table_prefix` that is no word, is `Configuration`. Nothing is
-    /// asked yet: a database without tables shows by `SchemaMismatch`.
+    /// asked yet: a database without tables shows by `SchemaMismatch`. One of another version does when
+    /// a cache is registered, which [`Layered::register`](session_store_core::Layered::register) tells
+    /// its caller before anything is done, and by [`check`](Self::check).
     pub fn from_env(env: &Env, config: &D1Config) -> Result<Self> {
         let d1 = env.d1(&config.binding).map_err(|error| no_binding(&config.binding, &error))?;
         Self::new(d1, config)

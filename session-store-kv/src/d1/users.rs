@@ -10,6 +10,7 @@ use super::ending;
 use super::error::{NAME, corrupt};
 use super::read;
 use super::row::{USER_COLUMNS, UserRow};
+use super::write::check_size;
 
 /// What may change about a user, in the order of both statements below.
 fn values(user: &User) -> [Value; 8] {
@@ -26,6 +27,7 @@ fn values(user: &User) -> [Value; 8] {
 }
 
 pub(crate) async fn insert(database: &Database, user: &User, now: Timestamp) -> Result<()> {
+    check_size("user claims", Some(&user.claims))?;
     let resting = database.say(
         "INSERT INTO {p}session_guard (reason) SELECT 2 FROM {p}session_users \
          WHERE user_id = ?1 AND deleted_until > ?2",
@@ -81,6 +83,7 @@ pub(crate) async fn update(
         return Ok(UserUpdate::Conflict { current: old.version });
     }
     let user = change.apply(&old);
+    check_size("user claims", Some(&user.claims))?;
     let mut batch = Vec::new();
     if change.changes_credentials() {
         batch.push(database.say(

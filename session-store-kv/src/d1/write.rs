@@ -12,7 +12,7 @@ use super::error::{Guard, NAME, error, is_changed};
 use super::read::{self, ACTIVE};
 use super::row;
 
-/// The largest `data` document, in bytes. D1 stores rows of two megabytes.
+/// The largest document, data of a session or claims of a user, in bytes. D1 stores rows of two megabytes.
 pub(crate) const MAX_DATA_BYTES: usize = 1 << 20;
 
 /// How many touches are one batch.
@@ -116,7 +116,7 @@ pub(crate) async fn insert(
 ) -> Result<Inserted> {
     const TAKEN: &str = "EXISTS (SELECT 1 FROM {p}sessions WHERE id = ?3)";
     let session = &new.session;
-    check_size(Some(&session.data))?;
+    check_size("session data", Some(&session.data))?;
     if session.has_ended(now) {
         return Err(error(ErrorKind::InvalidExpiry));
     }
@@ -150,7 +150,7 @@ pub(crate) async fn update(
     change: &SessionChange,
     now: Timestamp,
 ) -> Result<Update> {
-    check_size(change.data.as_ref())?;
+    check_size("session data", change.data.as_ref())?;
     if change.expires_at.is_some_and(|deadline| deadline <= now) {
         return Err(error(ErrorKind::InvalidExpiry));
     }
@@ -320,10 +320,10 @@ pub(crate) async fn touch(database: &Database, touches: &[Touch]) -> Result<Vec<
     Ok(done)
 }
 
-fn check_size(data: Option<&Json>) -> Result<()> {
-    if data.is_some_and(|data| data.as_str().len() > MAX_DATA_BYTES) {
-        let limit = MAX_DATA_BYTES;
-        return Err(error(ErrorKind::TooLarge { what: "session data", limit }));
+/// Refuses a document, which `what` names, that D1 might not store.
+pub(crate) fn check_size(what: &'static str, document: Option<&Json>) -> Result<()> {
+    if document.is_some_and(|document| document.as_str().len() > MAX_DATA_BYTES) {
+        return Err(error(ErrorKind::TooLarge { what, limit: MAX_DATA_BYTES }));
     }
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! The cache: reads, blind writes and deletions of one KV namespace.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ use worker::wasm_bindgen::JsValue;
 
 use super::config::WorkersKvConfig;
 use super::error::{Asked, NAME, check_key, classify, no_binding};
+use super::host::{PACE, Pace};
 use super::row::{MAX_RECORD, Row};
 
 /// How many deletions run at once: an invocation may have six connections open. The seventh waits for
@@ -29,14 +31,18 @@ const BATCH: usize = 6;
 /// KV knows no compare-and-set, and its edge may serve a value, or that there is none, for a minute
 /// or more after a change. So leases are blind, and what bounds a logout is the stamp that the
 /// layered store puts into each entry: `cache_ttl + max_skew` after the commit no node accepts the
-/// session, whatever the edge serves. `require_immediate` is refused over this cache.
+/// session, whatever the edge serves. That takes a primary that tells its time, as D1 does: over one
+/// that tells none the stamp is that of the writer's clock, and another `max_skew` comes on top.
+/// `require_immediate` is refused over this cache.
 ///
 /// Entries end exactly when asked, though KV keeps them for a minute at least: the end is inside the
 /// record. A record of another version is a miss.
 ///
 /// KV takes one write per second and key; one more is `Unavailable`, which a layered store passes
-/// by. One invocation may ask KV a thousand times: a logout of more sessions at once ends them in the
-/// database, and says by which bound their entries are gone. A handle may not outlive its request.
+/// by. So what is removed within a second after it was put is refused too, and ends by the bound. Of
+/// the requests of an isolate that miss a key in the same second only one fills it. One invocation may
+/// ask KV a thousand times: a logout of more sessions at once ends them in the database, and says by
+/// which bound their entries are gone. A handle may not outlive its request.
 #[derive(Clone, Debug)]
 pub struct WorkersKvCache {
     kv: KvStore,
@@ -44,6 +50,8 @@ pub struct WorkersKvCache {
     edge_secs: Option<u64>,
     /// In front of every key: empty, but for the suite, whose cases share a namespace.
     prefix: Arc<str>,
+    /// None for the suite, whose cases write as often as they like.
+    pace: Option<&'static Pace>,
 }
 
 impl WorkersKvCache {
@@ -64,12 +72,13 @@ impl WorkersKvCache {
 
     /// The namespace behind a binding that was found already.
     pub fn new(kv: KvStore, config: &WorkersKvConfig, clock: Arc<dyn Clock>) -> Result<Self> {
-        Ok(Self { kv, clock, edge_secs: config.edge_secs()?, prefix: "".into() })
+        let edge_secs = config.edge_secs()?;
+        Ok(Self { kv, clock, edge_secs, prefix: "".into(), pace: Some(&PACE) })
     }
 
     #[cfg(feature = "conformance")]
     pub(crate) fn prefixed(self, prefix: &str) -> Self {
-        Self { prefix: prefix.into(), ..self }
+        Self { prefix: prefix.into(), pace: None, ..self }
     }
 
     /// The key as KV knows it.
@@ -188,7 +197,11 @@ impl SecondaryStore for WorkersKvCache {
         }
         // A blind lease is nowhere: there is nothing to compare, and nothing to delete.
         if let (Some(record), SwapTtl::Set(ttl)) = (new, ttl) {
-            let deadline = self.clock.now().plus(ttl.as_duration());
+            let now = self.clock.now();
+            if self.pace.is_some_and(|pace| !pace.admits(key.as_str(), now)) {
+                return Ok(false);
+            }
+            let deadline = now.plus(ttl.as_duration());
             self.put(key, &Row { record: record.clone(), deadline }).await?;
         }
         Ok(true)
@@ -196,6 +209,8 @@ impl SecondaryStore for WorkersKvCache {
 
     async fn remove(&self, keys: &[CacheKey]) -> Result<()> {
         let mut outcome = Ok(());
+        // A second removal of one key would be one write too many.
+        let keys: Vec<_> = keys.iter().collect::<BTreeSet<_>>().into_iter().collect();
         for batch in keys.chunks(BATCH) {
             for done in join_all(batch.iter().map(|key| self.delete(key))).await {
                 outcome = outcome.and(done);

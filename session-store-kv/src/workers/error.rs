@@ -24,8 +24,7 @@ pub(crate) enum Asked {
 /// Refuses what KV would refuse, before it is asked.
 pub(crate) fn check_key(key: &str) -> Result<&str, Error> {
     if key.len() > MAX_KEY {
-        let kind = ErrorKind::TooLarge { what: "cache key", limit: MAX_KEY };
-        return Err(Error::new(kind, NAME));
+        return Err(Error::new(long_key(), NAME));
     }
     if matches!(key, "" | "." | "..") {
         return Err(Error::invalid(NAME, "cache key: empty, `.` or `..`"));
@@ -48,13 +47,17 @@ pub(crate) fn no_binding(name: &str, source: &impl Display) -> Error {
     Error::configuration(NAME, what).caused_by(Said::new(source))
 }
 
+fn long_key() -> ErrorKind {
+    ErrorKind::TooLarge { what: "cache key (shorten key_prefix)", limit: MAX_KEY }
+}
+
 fn kind_of(asked: Asked, text: &str) -> ErrorKind {
     let has = |part: &str| text.contains(part);
     if has("failed: 413") {
         return ErrorKind::TooLarge { what: "cache record", limit: MAX_RECORD };
     }
     if has("failed: 414") {
-        return ErrorKind::TooLarge { what: "cache key", limit: MAX_KEY };
+        return long_key();
     }
     if has("failed: 400") {
         return ErrorKind::InvalidInput { what: "Workers KV refuses the call as malformed".into() };
@@ -78,8 +81,11 @@ mod tests {
     #[test]
     fn keys_are_refused_before_the_call() {
         assert!(check_key(&"k".repeat(512)).is_ok());
-        let limit = ErrorKind::TooLarge { what: "cache key", limit: 512 };
-        assert_eq!(check_key(&"k".repeat(513)).unwrap_err().kind(), &limit);
+        let limit = long_key();
+        let error = check_key(&"k".repeat(513)).unwrap_err();
+        assert_eq!(error.kind(), &limit);
+        let said = error.to_string();
+        assert!(said.contains("shorten key_prefix") && said.contains("512"), "{said}");
         // Bytes count, not characters.
         assert_eq!(check_key(&"\u{e9}".repeat(257)).unwrap_err().kind(), &limit);
         for forbidden in ["", ".", ".."] {
@@ -96,7 +102,7 @@ mod tests {
         assert_eq!(kind(large), ErrorKind::TooLarge { what: "cache record", limit: MAX_RECORD });
         let long =
             "KV GET failed: 414 UTF-8 encoded length of 513 exceeds key length limit of 512.";
-        assert_eq!(kind(long), ErrorKind::TooLarge { what: "cache key", limit: 512 });
+        assert_eq!(kind(long), long_key());
         assert_eq!(kind("KV PUT failed: 429 Too Many Requests"), ErrorKind::Unavailable);
         assert_eq!(kind("KV DELETE failed: 503 Service Unavailable"), ErrorKind::Unavailable);
         assert_eq!(

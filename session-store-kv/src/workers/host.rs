@@ -1,9 +1,11 @@
 //! The host part of a Worker: its clock, and its way to go on after the answer was sent.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use session_store_core::{BoxFuture, Clock, Host, Runtime, Timestamp};
 use worker::send::{SendFuture, SendWrapper};
 use worker::wasm_bindgen::{JsCast, JsValue};
@@ -15,6 +17,27 @@ static LATEST: AtomicU64 = AtomicU64::new(0);
 /// Until when the wall clock of this isolate is not believed: the stores of a request, which found it
 /// wrong, are gone by the next one.
 static DISTRUSTED: AtomicU64 = AtomicU64::new(0);
+
+/// What this isolate has put into Workers KV.
+pub(crate) static PACE: Pace = Pace(Mutex::new(BTreeMap::new()));
+
+/// Which keys were put a moment ago: KV takes one write per second and key, and requests that miss at
+/// the same time bring the same. Namespaces are not told apart: what is not put is read again.
+#[derive(Debug)]
+pub(crate) struct Pace(Mutex<BTreeMap<String, Timestamp>>);
+
+impl Pace {
+    /// Whether `key` may be put at `now`, which is then taken for done.
+    pub(crate) fn admits(&self, key: &str, now: Timestamp) -> bool {
+        let mut put = self.0.lock();
+        put.retain(|_, at| now.distance(*at) < Duration::from_secs(1));
+        let is_admitted = !put.contains_key(key);
+        if is_admitted {
+            put.insert(key.to_owned(), now);
+        }
+        is_admitted
+    }
+}
 
 /// The clock of a Worker. In production it stands still while the Worker computes and moves with
 /// each I/O. Its monotonic time is the wall's, held where that goes back.
@@ -94,4 +117,22 @@ pub fn worker_host(context: &Context) -> Host {
 /// Clock and runtime of one scheduled event.
 pub fn scheduled_host(context: &ScheduleContext) -> Host {
     Host::new(Arc::new(WorkerClock), Arc::new(WorkerRuntime::of_scheduled(context)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_put_once_a_second() {
+        let pace = Pace(Mutex::default());
+        let at = Timestamp::from_millis;
+        assert!(pace.admits("a", at(5_000)) && pace.admits("b", at(5_000)));
+        assert!(!pace.admits("a", at(5_000)) && !pace.admits("a", at(5_999)));
+        // What was refused counts for nothing, and nothing is kept for longer.
+        assert!(pace.admits("a", at(6_000)));
+        assert_eq!(pace.0.lock().len(), 1);
+        // A clock that was set back stops nothing.
+        assert!(pace.admits("a", at(1_000)));
+    }
 }

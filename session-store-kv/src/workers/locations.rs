@@ -9,26 +9,27 @@ use std::time::Duration;
 use futures_util::future::{Either, select};
 use futures_util::pin_mut;
 use session_store_core::conformance::{
-    AdapterReport, CaseReport, Op, Point, PrimaryHarness, SecondaryHarness, TestClock, TestRuntime,
-    Verdict, Violation, WatchedPrimary, WatchedSecondary, Wire,
+    AdapterReport, CaseReport, Op, Point, PrimaryHarness, TestClock, TestRuntime, Verdict,
+    Violation, WatchedPrimary, WatchedSecondary, Wire,
 };
 use session_store_core::{
     Clock, ErrorKind, Host, Layered, LayeredConfig, Login, Policy, PrimaryStore, Reason, Result,
-    SecondaryStore, Sessions, Timestamp, Token, Ttl, User, UserId, Visibility,
+    SecondaryStore, Sessions, Timestamp, Token, Ttl, User, UserId,
 };
 
 use super::EdgeCached;
+use super::bounds::{AHEAD, LOST, REMOVED, TIMELESS, Trial};
 
 type App = Sessions<Arc<dyn PrimaryStore>, Arc<dyn SecondaryStore>>;
-type Outcome = std::result::Result<(), Violation>;
+pub(super) type Outcome = std::result::Result<(), Violation>;
 
 /// The true time at the start of a case.
-const NOW: Timestamp = Timestamp::from_millis(1_800_000_000_000);
-const ENTRY: Duration = Duration::from_mins(1);
-const SKEW: Duration = Duration::from_secs(30);
+pub(super) const NOW: Timestamp = Timestamp::from_millis(1_800_000_000_000);
+pub(super) const ENTRY: Duration = Duration::from_mins(1);
+pub(super) const SKEW: Duration = Duration::from_secs(30);
 
 /// The cases: an id, a name, the sentence it proves.
-const CASES: [(&str, &str, &str); 7] = [
+const CASES: [(&str, &str, &str); 9] = [
     (
         "KV-01",
         "a_logout_is_bounded_everywhere",
@@ -59,7 +60,28 @@ const CASES: [(&str, &str, &str); 7] = [
         "A location whose clock is late by more than max_skew asks no cache, though all it has ever had \
          were hits.",
     ),
+    (
+        "KV-08",
+        "a_writer_ahead_and_a_reader_behind_are_bounded",
+        "The declared bound holds for an entry whose writer's clock is ahead by max_skew, read by one \
+         that is late by max_skew.",
+    ),
+    (
+        "KV-09",
+        "without_the_time_of_the_database_both_clocks_count",
+        "Over a primary that tells no time such an entry lives for cache_ttl and twice max_skew, and no \
+         longer.",
+    ),
 ];
+
+/// A cache that locations have in common.
+pub trait EdgeHarness: Send + Sync {
+    /// The adapter's name in reports.
+    fn name(&self) -> &str;
+
+    /// The cache called `namespace`, as a location sees it whose time is that of `clock`.
+    fn at(&self, namespace: &str, clock: &Arc<TestClock>) -> Result<Arc<dyn SecondaryStore>>;
+}
 
 /// The names of all cases.
 pub fn edge_cases() -> Vec<&'static str> {
@@ -69,7 +91,7 @@ pub fn edge_cases() -> Vec<&'static str> {
 /// Runs the case called `name`, or all without one, over a namespace and a database.
 pub async fn run_edge(
     primary: &dyn PrimaryHarness,
-    cache: &dyn SecondaryHarness,
+    cache: &dyn EdgeHarness,
     name: Option<&str>,
 ) -> AdapterReport {
     let adapter = format!("layered:{}+{}-edge", primary.name(), cache.name());
@@ -88,23 +110,27 @@ pub async fn run_edge(
 }
 
 async fn judged(
-    (primary, cache): (&dyn PrimaryHarness, &dyn SecondaryHarness),
+    (primary, cache): (&dyn PrimaryHarness, &dyn EdgeHarness),
     id: &str,
     name: &str,
 ) -> std::result::Result<Option<Duration>, Violation> {
-    let (store, _guard) = primary.open(&id.replace('-', "_").to_lowercase()).await?;
-    let clock = TestClock::at(NOW);
-    let (namespace, _other_guard) = cache.open(&clock).await?;
-    let world = World { primary: store, namespace };
+    let namespace = id.replace('-', "_").to_lowercase();
+    let (store, _guard) = primary.open(&namespace).await?;
+    let world = World { primary: store, cache, namespace, time: TestClock::at(NOW) };
     let case = async {
         match name {
-            "a_logout_is_bounded_everywhere" => bounded(&world, false).await.map(Some),
-            "a_lost_removal_is_bounded_too" => bounded(&world, true).await.map(Some),
+            "a_logout_is_bounded_everywhere" => tried(&world, REMOVED).await,
+            "a_lost_removal_is_bounded_too" => tried(&world, LOST).await,
+            "a_writer_ahead_and_a_reader_behind_are_bounded" => tried(&world, AHEAD).await,
+            "without_the_time_of_the_database_both_clocks_count" => tried(&world, TIMELESS).await,
             "immediate_is_refused" => immediate_is_refused(&world).map(|()| None),
             "a_short_session_is_exact" => a_short_session_is_exact(&world).await.map(|()| None),
             "a_remembered_absence_hides_no_login" => absence(&world).await.map(|()| None),
             "requests_share_nothing" => requests_share_nothing(&world).await.map(|()| None),
-            _ => a_clock_too_late_believes_nothing(&world).await.map(|()| None),
+            "a_clock_too_late_believes_nothing" => {
+                a_clock_too_late_believes_nothing(&world).await.map(|()| None)
+            }
+            _ => Err(Violation::new("there is no such case")),
         }
     };
     let patience = primary.patience();
@@ -116,20 +142,25 @@ async fn judged(
 }
 
 /// What all locations have in common.
-struct World {
+pub(super) struct World<'a> {
     primary: Arc<dyn PrimaryStore>,
-    namespace: Arc<dyn SecondaryStore>,
+    cache: &'a dyn EdgeHarness,
+    namespace: String,
+    /// The true time, which is that of the database too.
+    pub(super) time: Arc<TestClock>,
 }
 
 /// A location: an edge over the namespace, and Workers with one clock.
-struct Location {
-    app: App,
-    clock: Arc<TestClock>,
+pub(super) struct Location {
+    pub(super) app: App,
+    pub(super) clock: Arc<TestClock>,
     runtime: Arc<TestRuntime>,
     db: Wire,
-    cache: Wire,
+    pub(super) cache: Wire,
     edge: Arc<dyn SecondaryStore>,
     primary: Arc<dyn PrimaryStore>,
+    /// The time that the database tells, if it tells any.
+    told: Option<Arc<TestClock>>,
 }
 
 fn config() -> LayeredConfig {
@@ -139,13 +170,20 @@ fn config() -> LayeredConfig {
     config
 }
 
-impl World {
-    /// A location whose clock is late by `late`.
+impl World<'_> {
+    /// A location whose clock is late by `late`, over a database that tells no time.
     fn location(&self, late: Duration) -> Result<Location> {
-        let clock = TestClock::at(NOW.minus(late));
-        let edge: Arc<dyn SecondaryStore> =
-            Arc::new(EdgeCached::new(Arc::clone(&self.namespace), clock.clone()));
-        Location::at(Arc::clone(&self.primary), edge, clock)
+        self.place(TestClock::at(NOW.minus(late)), None)
+    }
+
+    pub(super) fn place(
+        &self,
+        clock: Arc<TestClock>,
+        told: Option<Arc<TestClock>>,
+    ) -> Result<Location> {
+        let cache = self.cache.at(&self.namespace, &clock)?;
+        let edge: Arc<dyn SecondaryStore> = Arc::new(EdgeCached::new(cache, clock.clone()));
+        Location::at(Arc::clone(&self.primary), edge, (clock, told))
     }
 }
 
@@ -153,9 +191,12 @@ impl Location {
     fn at(
         primary: Arc<dyn PrimaryStore>,
         edge: Arc<dyn SecondaryStore>,
-        clock: Arc<TestClock>,
+        (clock, told): (Arc<TestClock>, Option<Arc<TestClock>>),
     ) -> Result<Self> {
         let (db, cache) = (Wire::default(), Wire::default());
+        if let Some(told) = &told {
+            db.set_server_time(told.now());
+        }
         let runtime = TestRuntime::new(Arc::clone(&clock));
         let watched = WatchedPrimary { store: Arc::clone(&primary), wire: db.clone() };
         let store = Arc::clone(&edge);
@@ -164,21 +205,21 @@ impl Location {
         let (first, second): (Arc<dyn PrimaryStore>, Arc<dyn SecondaryStore>) =
             (Arc::new(watched), Arc::new(seen));
         let app = Sessions::new(Layered::new(first, second, config(), host)?, Policy::default())?;
-        Ok(Self { app, clock, runtime, db, cache, edge, primary })
+        Ok(Self { app, clock, runtime, db, cache, edge, primary, told })
     }
 
     /// Another request in the same location: nothing is shared but edge, clock and stores. The first
     /// request of an isolate registers the cache; this is a later one.
-    async fn request(&self) -> Result<Self> {
+    pub(super) async fn request(&self) -> Result<Self> {
         let (primary, edge) = (Arc::clone(&self.primary), Arc::clone(&self.edge));
-        let request = Self::at(primary, edge, Arc::clone(&self.clock))?;
+        let request = Self::at(primary, edge, (Arc::clone(&self.clock), self.told.clone()))?;
         request.app.store().register().await?;
         request.db.reset();
         Ok(request)
     }
 
     /// Runs `work` and what it leaves behind, as `waitUntil` does.
-    async fn run<T>(&self, work: impl Future<Output = T>) -> T {
+    pub(super) async fn run<T>(&self, work: impl Future<Output = T>) -> T {
         let all = async {
             let done = work.await;
             self.runtime.settle().await;
@@ -187,13 +228,13 @@ impl Location {
         self.runtime.drive(all).await
     }
 
-    async fn accepts(&self, token: &Token) -> Result<bool> {
+    pub(super) async fn accepts(&self, token: &Token) -> Result<bool> {
         // Every request has stores of its own.
         let request = self.request().await?;
         Ok(request.run(request.app.authenticate(token)).await.live().is_some())
     }
 
-    async fn log_in(&self, lifetime: Option<Duration>) -> Result<Token> {
+    pub(super) async fn log_in(&self, lifetime: Option<Duration>) -> Result<Token> {
         let id = UserId::new("ada")?;
         if self.primary.find_user(&id).await?.is_none() {
             self.primary.insert_user(&User::new(id.clone(), NOW), NOW).await?;
@@ -211,40 +252,18 @@ fn pass(locations: [&Location; 2], length: Duration) {
     }
 }
 
-fn ensure(holds: bool, what: &str) -> Outcome {
+pub(super) fn ensure(holds: bool, what: &str) -> Outcome {
     if holds { Ok(()) } else { Err(Violation::new(what)) }
 }
 
-async fn bounded(world: &World, is_lost: bool) -> std::result::Result<Duration, Violation> {
-    let (near, far) = (world.location(Duration::ZERO)?, world.location(SKEW)?);
-    let token = near.log_in(None).await?;
-    for location in [&near, &far] {
-        ensure(location.accepts(&token).await?, "a new session is not accepted")?;
-    }
-    let request = near.request().await?;
-    if is_lost {
-        request.cache.fail(Op::Remove);
-    }
-    let revoke = request.app.admin_revoke(token.id(), Reason::Admin);
-    let done = request.run(revoke).await?;
-    let bound = ENTRY + SKEW;
-    ensure(done.visibility == Visibility::Within(bound), "another bound than declared")?;
-    // The edge of the other location has it still, and it is believed: or this would show nothing.
-    pass([&near, &far], Duration::from_millis(59_999));
-    ensure(far.accepts(&token).await?, "the old entry is not served")?;
-    pass([&near, &far], SKEW);
-    if is_lost {
-        // Its edge has read again what nobody removed, and its clock is late by all that is allowed.
-        ensure(far.accepts(&token).await?, "the bound is not reached by anything")?;
-    }
-    pass([&near, &far], Duration::from_millis(1));
-    for location in [&near, &far] {
-        ensure(!location.accepts(&token).await?, "accepted after the bound")?;
-    }
-    Ok(bound)
+async fn tried(
+    world: &World<'_>,
+    trial: Trial,
+) -> std::result::Result<Option<Duration>, Violation> {
+    Box::pin(world.bounded(trial)).await.map(Some)
 }
 
-fn immediate_is_refused(world: &World) -> Outcome {
+fn immediate_is_refused(world: &World<'_>) -> Outcome {
     let location = world.location(Duration::ZERO)?;
     let mut strict = config();
     strict.require_immediate = true;
@@ -262,7 +281,7 @@ fn immediate_is_refused(world: &World) -> Outcome {
     ensure(is_explained, "the refusal does not say why")
 }
 
-async fn a_short_session_is_exact(world: &World) -> Outcome {
+async fn a_short_session_is_exact(world: &World<'_>) -> Outcome {
     let (near, far) = (world.location(Duration::ZERO)?, world.location(Duration::ZERO)?);
     let token = near.log_in(Some(Duration::from_secs(10))).await?;
     for location in [&near, &far] {
@@ -279,7 +298,7 @@ async fn a_short_session_is_exact(world: &World) -> Outcome {
     Ok(())
 }
 
-async fn absence(world: &World) -> Outcome {
+async fn absence(world: &World<'_>) -> Outcome {
     let (near, far) = (world.location(Duration::ZERO)?, world.location(Duration::ZERO)?);
     let token = near.log_in(None).await?;
     // Its edge learns that nothing is there, and says so for a minute, whatever is put meanwhile.
@@ -289,7 +308,7 @@ async fn absence(world: &World) -> Outcome {
     ensure(request.db.count(Op::Find) == 1, "the edge does not remember that nothing was there")
 }
 
-async fn a_clock_too_late_believes_nothing(world: &World) -> Outcome {
+async fn a_clock_too_late_believes_nothing(world: &World<'_>) -> Outcome {
     let near = world.location(Duration::ZERO)?;
     let token = near.log_in(None).await?;
     near.clock.advance(ENTRY / 2);
@@ -304,7 +323,7 @@ async fn a_clock_too_late_believes_nothing(world: &World) -> Outcome {
     Ok(())
 }
 
-async fn requests_share_nothing(world: &World) -> Outcome {
+async fn requests_share_nothing(world: &World<'_>) -> Outcome {
     let place = world.location(Duration::ZERO)?;
     let token = place.log_in(None).await?;
     let (early, late) = (place.request().await?, place.request().await?);
@@ -323,4 +342,30 @@ async fn requests_share_nothing(world: &World) -> Outcome {
     let accepted = last.run(last.app.authenticate(&token)).await.live().is_some();
     ensure(!accepted, "a request joined a read from before a revocation")?;
     ensure(late.clock.now() == NOW, "a request waited for another one")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_executor::block_on;
+    use session_store_memory::MemoryHarness;
+
+    struct Nowhere;
+
+    impl EdgeHarness for Nowhere {
+        fn name(&self) -> &'static str {
+            "nowhere"
+        }
+
+        fn at(&self, _: &str, _: &Arc<TestClock>) -> Result<Arc<dyn SecondaryStore>> {
+            Ok(Arc::new(session_store_core::NoCache::new()))
+        }
+    }
+
+    #[test]
+    fn a_case_that_is_not_there_has_not_passed() {
+        let primary = MemoryHarness::default();
+        let outcome = block_on(judged((&primary, &Nowhere), "KV-00", "nobody_wrote_it"));
+        assert!(outcome.unwrap_err().to_string().contains("no such case"));
+    }
 }

@@ -20,6 +20,8 @@
 //! let cache = WorkersKvCache::from_env(env, &WorkersKvConfig::default(), host.clock.clone())?;
 //! let mut config = LayeredConfig::default();
 //! config.cache_ttl = Ttl::new(std::time::Duration::from_secs(60));
+//! // Absence is never kept here; with this each login would spend a deletion on it.
+//! config.negative_ttl = None;
 //! let store = Layered::new(primary, cache, config, host)?;
 //! // A minute for the entry, another one for clocks that differ.
 //! assert_eq!(store.guarantee().healthy.bound().as_secs(), 120);
@@ -39,6 +41,8 @@ mod edge;
 mod harness;
 #[cfg(feature = "conformance")]
 mod locations;
+#[cfg(feature = "conformance")]
+mod bounds;
 
 pub use cache::WorkersKvCache;
 pub use config::WorkersKvConfig;
@@ -48,4 +52,4 @@ pub use edge::EdgeCached;
 pub use harness::{KvClock, WorkersKvHarness};
 pub use host::{WorkerClock, WorkerRuntime, scheduled_host, worker_host};
 #[cfg(feature = "conformance")]
-pub use locations::{edge_cases, run_edge};
+pub use locations::{EdgeHarness, edge_cases, run_edge};

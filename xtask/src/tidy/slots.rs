@@ -90,6 +90,7 @@ const EXTRA: &[(&str, &str, &str)] = &[
     ("session-store-kv", "workers/host.rs", "the clock of a Worker and what follows its answer"),
     ("session-store-kv", "workers/edge.rs", "the edge that no simulator imitates"),
     ("session-store-kv", "workers/locations.rs", "what must hold at that edge"),
+    ("session-store-kv", "workers/bounds.rs", "what clocks add to a bound"),
     ("session-store-kv", "workers/harness.rs", "how the suite gets at a namespace"),
     ("session-store-kv", "d1/", "D1"),
     ("session-store-kv", "d1/database.rs", "statements, and a batch of them"),

@@ -17,14 +17,16 @@ use crate::command::Program;
 use crate::servers::install::{Wanted, find};
 use crate::test::Tally;
 
-const SCRIPTS: [&str; 9] = [
+const SCRIPTS: [&str; 11] = [
     "package.json",
     "package-lock.json",
     "modules.mjs",
     "suite.mjs",
     "refusals.mjs",
     "faulty.mjs",
+    "checks.mjs",
     "example.mjs",
+    "operation.mjs",
     "places.mjs",
     "deploy.mjs",
 ];
@@ -82,8 +84,12 @@ pub(crate) fn example(root: &Path) -> Result<Tally, Failure> {
     let runtime = Runtime::prepare(root)?;
     let suite = runtime.build(root, "workerd-suite")?.display().to_string();
     let refusals = checks(&runtime, &["refusals.mjs".to_owned(), suite])?;
-    let story = about_example(root, &runtime, "example.mjs", "migrations/0001_session_store.sql")?;
-    Ok(refusals.plus(story))
+    let mut tally = refusals;
+    for script in ["example.mjs", "operation.mjs"] {
+        let migration = "migrations/0001_session_store.sql";
+        tally = tally.plus(about_example(root, &runtime, script, migration)?);
+    }
+    Ok(tally)
 }
 
 /// Runs a script about the example, which reads one of its files.

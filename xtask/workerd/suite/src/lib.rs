@@ -1,8 +1,9 @@
 //! The conformance suite as a Worker. It runs inside workerd, against real bindings, and answers
 //! with reports; `cargo xtask conformance` asks it, a case at a time.
 //!
-//! `GET /cases?suite=NAME` lists the names of all cases, `GET /run?suite=NAME&case=NAME` runs one, and
-//! `GET /refusals` shows what is said to input and surroundings that can't work.
+//! `GET /cases?suite=NAME` lists the names of all cases, `GET /run?suite=NAME&case=NAME` runs one,
+//! `GET /clock` shows that time passes for a namespace, and `GET /refusals` what is said to input and
+//! surroundings that can't work.
 
 mod turn;
 mod refusals;
@@ -12,7 +13,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use session_store_core::conformance::{
-    AdapterReport, Filter, PrimaryHarness, Report, SecondaryHarness, layered_cases, primary_cases,
+    AdapterReport, Filter, PrimaryHarness, Report, Verdict, layered_cases, primary_cases,
     run_layered, run_primary, run_secondary, secondary_cases,
 };
 use session_store_core::{Error, ErrorKind, Result};
@@ -81,13 +82,41 @@ fn keep<T>(value: T) -> &'static T {
     Box::leak(Box::new(value))
 }
 
-fn cache(asked: &Asked, env: &Env, name: &str) -> worker::Result<&'static dyn SecondaryHarness> {
+fn cache(asked: &Asked, env: &Env, name: &str) -> worker::Result<&'static WorkersKvHarness> {
     let clock = Arc::new(Simulated(env.service("CLOCK")?));
     let harness = WorkersKvHarness::new(env.kv(asked.namespace())?, clock);
     match name {
         "workers-kv" | EDGE => Ok(keep(harness)),
         _ => Err(format!("no cache is called {name:?}").into()),
     }
+}
+
+/// What a case has come to over `cache`: a case whose time did not pass has shown nothing.
+fn judged(mut report: AdapterReport, cache: &WorkersKvHarness) -> AdapterReport {
+    if let Some(stopped) = cache.stopped() {
+        for case in &mut report.cases {
+            let detail = format!("time did not pass for the namespace: {stopped}");
+            case.verdict = Verdict::Fail { detail };
+        }
+    }
+    report
+}
+
+/// Whether the clock by which the namespace counts its own TTLs can be moved: entries carry their own end,
+/// and no case would notice.
+async fn clock(env: &Env) -> worker::Result<()> {
+    let kv = env.kv("KV_CLOCK")?;
+    let time = Simulated(env.service("CLOCK")?);
+    kv.put("clock", "here")?.expiration_ttl(60).execute().await?;
+    for (secs, wanted) in [(59, true), (2, false)] {
+        let passed = time.pass(Duration::from_secs(secs)).await;
+        passed.map_err(|error| format!("time does not pass for the namespace: {error}"))?;
+        if kv.get("clock").text().await?.is_some() != wanted {
+            let what = if wanted { "is gone" } else { "is there" };
+            return Err(format!("a value of 60 s {what} after {secs} s more").into());
+        }
+    }
+    Ok(())
 }
 
 fn primary(env: &Env, name: &str) -> worker::Result<&'static dyn PrimaryHarness> {
@@ -106,10 +135,14 @@ async fn run(asked: &Asked, env: &Env) -> worker::Result<AdapterReport> {
             Ok(run_edge(primary, cache, asked.case.as_deref()).await)
         }
         Some((first, second)) => {
-            Ok(run_layered(primary(env, first)?, cache(asked, env, second)?, &filter).await)
+            let cache = cache(asked, env, second)?;
+            Ok(judged(run_layered(primary(env, first)?, cache, &filter).await, cache))
         }
         None if asked.suite == "d1" => Ok(run_primary(primary(env, "d1")?, &filter).await),
-        None => Ok(run_secondary(cache(asked, env, &asked.suite)?, &filter).await),
+        None => {
+            let cache = cache(asked, env, &asked.suite)?;
+            Ok(judged(run_secondary(cache, &filter).await, cache))
+        }
     }
 }
 
@@ -122,6 +155,10 @@ async fn fetch(request: Request, env: Env, context: Context) -> worker::Result<R
             let report =
                 Report { adapters: vec![Box::pin(turn::in_turns(run(&asked, &env))).await?] };
             Response::ok(report.to_json())
+        }
+        "/clock" => {
+            clock(&env).await?;
+            Response::ok("null")
         }
         "/refusals" => Response::from_json(&refusals::all(&env, &context).await),
         path => Response::error(format!("nothing is at {path}"), 404),

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use session_store_core::{
     CacheKey, Clock, ErrorKind, Json, Layered, LayeredConfig, Login, Metadata, Policy,
     PrimaryStore, Record, Result, SecondaryStore, SessionId, Sessions, Source, SwapTtl, Ttl, User,
-    UserId,
+    UserChange, UserId,
 };
 use session_store_kv::d1::{D1Config, D1Store};
 use session_store_kv::workers::{WorkerClock, WorkersKvCache, WorkersKvConfig, worker_host};
@@ -65,7 +65,7 @@ fn told(error: impl Display) -> String {
 
 /// Every check, in order.
 pub(crate) async fn all(env: &Env, context: &Context) -> Value {
-    let checks: [(&str, Outcome); 9] = [
+    let checks: [(&str, Outcome); 12] = [
         ("a binding that is not there is named, and where to add it", bindings(env)),
         ("a key of 513 bytes is refused as KV refuses it", keys(env).await),
         ("a record that is too large is refused before the call", sizes(env).await),
@@ -75,6 +75,9 @@ pub(crate) async fn all(env: &Env, context: &Context) -> Value {
         ("a database without tables says how to get them", tables(env).await),
         ("one of another version says which", schemas(env).await),
         ("session data that are too large are refused", data(env, context).await),
+        ("so are a user's claims", claims(env).await),
+        ("a reserved name is no prefix", reserved(env)),
+        ("a full database is not asked again", full(env).await),
     ];
     let line = |(name, outcome): &(&str, Outcome)| {
         let detail = outcome.as_ref().err().cloned().unwrap_or_default();
@@ -193,9 +196,12 @@ async fn schemas(env: &Env) -> Outcome {
     store.migrate().await.map_err(told)?;
     let d1 = env.d1("DB").map_err(told)?;
     d1.exec("UPDATE later_session_schema SET version = 99").await.map_err(told)?;
-    for refusal in [store.check().await, store.migrate().await] {
-        refused(refusal, is_schema, &["99", "knows 1"])?;
+    let read = store.caches().await.map(drop);
+    for refusal in [store.check().await, store.migrate().await, read] {
+        refused(refusal, is_schema, &["99", "knows 1", "deploy", "wrangler d1 migrations apply"])?;
     }
+    d1.exec("UPDATE later_session_schema SET version = 0").await.map_err(told)?;
+    refused(store.check().await, is_schema, &["[0]", "knows 1", "wrangler d1 migrations apply"])?;
     Ok(())
 }
 
@@ -212,4 +218,33 @@ async fn data(env: &Env, context: &Context) -> Outcome {
     (new.id, new.data) = (SessionId::generate(app.now()).map_err(told)?, data(1 << 20)?);
     let new = session_store_core::NewSession { session: new, limit: None };
     refused(primary.insert(&new, app.now()).await, is_too_large, &["session data", "1048576"])
+}
+
+async fn claims(env: &Env) -> Outcome {
+    let store = database(env, "DB", "claims_").map_err(told)?;
+    store.migrate().await.map_err(told)?;
+    let now = WorkerClock.now();
+    let mut user = User::new(UserId::new("ada").map_err(told)?, now);
+    store.insert_user(&user, now).await.map_err(told)?;
+    let large = Json::parse(format!("\"{}\"", "x".repeat(2_100_000))).map_err(told)?;
+    let change = UserChange { claims: Some(large.clone()), ..UserChange::default() };
+    let changed = store.update_user(&user.id, user.version, &change).await.map(drop);
+    refused(changed, is_too_large, &["user claims", "1048576"])?;
+    (user.id, user.claims) = (UserId::new("bob").map_err(told)?, large);
+    refused(store.insert_user(&user, now).await, is_too_large, &["user claims", "1048576"])
+}
+
+fn reserved(env: &Env) -> Outcome {
+    for prefix in ["sqlite_", "_cf_auth_"] {
+        let store = database(env, "DB", prefix);
+        refused(store, is_configuration, &["table_prefix", "reserved", "another"])?;
+    }
+    Ok(())
+}
+
+async fn full(env: &Env) -> Outcome {
+    let store = database(env, "DB_FULL", "").map_err(told)?;
+    let now = WorkerClock.now();
+    let user = User::new(UserId::new("ada").map_err(told)?, now);
+    refused(store.insert_user(&user, now).await, is_configuration, &["full", "remove", "plan"])
 }
