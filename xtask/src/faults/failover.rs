@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use session_store::redis::{Address, RedisCache, RedisConfig, Servers, Wait};
 use session_store::{CacheKey, ErrorKind, Reason, SecondaryStore, Source, Ttl, Visibility};
 
-use super::load::Load;
+use super::load::{Load, Seen};
 use super::node::{Node, Outcome, said, two};
 use super::private::Private;
 use super::{CLIENTS, World, ensure, seconds, until};
@@ -166,7 +166,16 @@ pub(super) async fn half_a_cluster(_: &World) -> Outcome<String> {
             cache.remove(&keys).await.is_ok()
         })
         .await?;
+        let ttl = Ttl::new(Duration::from_mins(1)).unwrap_or(Ttl::MIN);
+        for key in &keys {
+            cache.reserve(key, ttl).await.map_err(said)?;
+        }
+        let held = [say(one.port, "dbsize")?, say(other.port, "dbsize")?];
+        ensure(held.iter().all(|count| count != "0"), "one has everything")?;
         other.running.signal("-KILL");
+        let torn = cache.remove(&keys).await.err().ok_or("half a removal counted")?;
+        ensure(torn.is_retryable(), &format!("half a removal is no outage: {torn}"))?;
+        ensure(say(one.port, "dbsize")? == "0", "who is there was not told")?;
         let before = looks(one.port)?;
         let (began, mut calls, mut hits) = (Instant::now(), 0_u32, 0_u32);
         while began.elapsed() < Duration::from_secs(1) {
@@ -180,7 +189,11 @@ pub(super) async fn half_a_cluster(_: &World) -> Outcome<String> {
         let after = looks(one.port)? - before;
         ensure(hits > calls / 3, &format!("only {hits} of {calls} were served"))?;
         ensure((1..=most).contains(&after), &format!("the map was looked at {after} times"))?;
-        figures.push(format!("{name}: {hits} of {calls} served, {after} looks at the map"));
+        let [gone, _] = held;
+        figures.push(format!(
+            "{name}: {gone} of {} removed, {hits} of {calls} served, {after} looks at the map",
+            keys.len()
+        ));
     }
     Ok(figures.join("; "))
 }
@@ -231,7 +244,7 @@ async fn under_load(
     let nodes = two(&on.truth().await?, line, client).await?;
     let epoch = nodes[0].cache.epoch();
     let load = Load::start(&nodes, 3);
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    load.until("a start", Seen::has_begun).await?;
     master.running.signal("-KILL");
     let killed = Instant::now();
     tokio::time::sleep(Duration::from_millis(500)).await;
@@ -244,8 +257,9 @@ async fn under_load(
         }
         healed = are_warm.then(|| killed.elapsed());
     }
+    load.until("a bound is over", Seen::has_outlived_a_bound).await?;
     let seen = load.stop().await;
-    seen.judge()?;
+    seen.judge_without_cache()?;
     ensure(healed.is_some(), "the cache was never used again")?;
     ensure(nodes[0].cache.epoch() != epoch, "the failover was not noticed")?;
     Ok((seen.to_string(), healed))

@@ -37,8 +37,12 @@ async fn alone(on: &World, client: Client) -> Outcome<String> {
     stress(on, &redis.url(), client).await
 }
 
-pub(super) async fn stress_cluster(on: &World) -> Outcome<String> {
+pub(super) async fn stress_cluster_redis(on: &World) -> Outcome<String> {
     stress(on, &on.cluster, Client::Redis).await
+}
+
+pub(super) async fn stress_cluster_fred(on: &World) -> Outcome<String> {
+    stress(on, &on.cluster, Client::Fred).await
 }
 
 /// The sessions that are asked for: the open one, and some that have ended.
