@@ -4,10 +4,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use session_store::redis::{RedisCache, RedisConfig};
-use session_store::{ErrorKind, PrimaryStore, Reason, SecondaryStore, Source, Visibility};
+use session_store::{
+    ErrorKind, LayeredConfig, PrimaryStore, Reason, SecondaryStore, Source, Ttl, Visibility,
+};
 
 use super::load::{Load, Seen};
-use super::node::{CACHE_TTL, Node, Outcome, said, two};
+use super::node::{CACHE_TTL, Node, Outcome, cache_at, said, two};
 use super::private::Private;
 use super::{CLIENTS, World, both, ensure, seconds, until};
 use crate::servers::redis;
@@ -97,7 +99,10 @@ pub(super) async fn redis_full(on: &World) -> Outcome<String> {
     for (client, _) in CLIENTS {
         let server = Private::new()?;
         let redis = server.redis(&[])?;
-        let node = Node::start(&on.truth().await?, &redis.url(), client).await?;
+        let config = cache_at(&redis.url(), client)?;
+        // What a full cache has lost it can't take in again.
+        let long = |config: &mut LayeredConfig| config.cache_ttl = Ttl::new(Duration::from_mins(2));
+        let node = Node::tuned(&on.truth().await?, &config, long).await?;
         node.register().await?;
         let cached = node.log_in_warm().await?;
         // Less than it holds already.

@@ -8,11 +8,15 @@ use std::time::{Duration, Instant};
 use parking_lot::{Mutex, RwLock};
 use session_store::{Authentication, Reason, Source, Token};
 
-use super::node::{Node, Outcome};
+use super::node::{CACHE_TTL, LEASE_TTL, Node, Outcome};
 use super::{ensure, until};
 
-/// For how long a session is still asked for when nobody may be let in by it any more.
-const REMEMBERED: Duration = Duration::from_secs(1);
+/// For how long a session is still asked for when nobody may be let in by it any more: until no entry
+/// of it can be left, wherever it may come back from.
+const REMEMBERED: Duration =
+    CACHE_TTL.saturating_add(LEASE_TTL).saturating_add(Duration::from_secs(1));
+/// So many of the youngest are asked for as often as all the others.
+const YOUNG: usize = 8;
 /// How long something may take that has to happen under load.
 const PATIENCE: Duration = Duration::from_mins(1);
 
@@ -237,8 +241,9 @@ async fn read(node: Arc<Node>, shared: Shared, mut number: usize) {
         number = number.wrapping_mul(31).wrapping_add(7);
         let entry = {
             let entries = shared.entries.read();
-            let length = entries.len().max(1);
-            entries.get(number % length).cloned()
+            let all = entries.len();
+            let some = if number.is_multiple_of(2) { all } else { all.min(YOUNG) };
+            entries.get(all - some + number / 2 % some.max(1)).cloned()
         };
         let Some(entry) = entry else {
             tokio::time::sleep(Duration::from_millis(1)).await;

@@ -106,6 +106,9 @@ const CASES: &[(&str, &str, Run)] = &[
     ("K6-H01", "a_replica_is_promoted_behind_us", |on| {
         Box::pin(failover::a_replica_is_promoted_behind_us(on))
     }),
+    ("K6-H01 K6-H03", "a_replica_without_a_removal_takes_over", |on| {
+        Box::pin(failover::a_replica_without_a_removal_takes_over(on))
+    }),
     ("", "what_others_removed_is_waited_for", |on| {
         Box::pin(failover::what_others_removed_is_waited_for(on))
     }),

@@ -12,7 +12,7 @@ use session_store::{
 
 /// How long an entry and a lease may live here: short, so that a bound can be waited for.
 pub(super) const CACHE_TTL: Duration = Duration::from_secs(5);
-const LEASE_TTL: Duration = Duration::from_secs(1);
+pub(super) const LEASE_TTL: Duration = Duration::from_secs(1);
 
 pub(super) type App = Sessions<Arc<dyn PrimaryStore>, Arc<RedisCache>>;
 pub(super) type Outcome<T = ()> = Result<T, String>;
@@ -20,6 +20,14 @@ pub(super) type Outcome<T = ()> = Result<T, String>;
 /// Turns any error into the text of a failed case.
 pub(super) fn said(error: impl std::fmt::Display) -> String {
     error.to_string()
+}
+
+/// How the servers that `line` names are used. A busy machine is no outage, so they may take their time.
+pub(super) fn cache_at(line: &str, client: Client) -> Outcome<RedisConfig> {
+    let mut config = RedisConfig::parse(line).map_err(said)?;
+    config.client = client;
+    config.deadline = Duration::from_secs(1);
+    Ok(config)
 }
 
 /// A node, with its maintenance running.
@@ -40,9 +48,7 @@ impl Drop for Node {
 impl Node {
     /// A node on a database and the servers that `line` names.
     pub(super) async fn start(truth: &PostgresConfig, line: &str, client: Client) -> Outcome<Self> {
-        let mut config = RedisConfig::parse(line).map_err(said)?;
-        config.client = client;
-        Self::with(truth, &config).await
+        Self::with(truth, &cache_at(line, client)?).await
     }
 
     /// The same with a configuration of the cache.

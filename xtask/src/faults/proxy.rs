@@ -29,6 +29,8 @@ pub(crate) enum Weather {
     Deaf,
     /// Instead of the next reply its connection is reset; fair afterwards.
     LosesReply,
+    /// The same for the next reply after somebody has said this word.
+    LosesReplyTo(&'static str),
     /// They pass, each piece after 20 ms.
     Slow,
     /// New connections are refused, and open ones are cut.
@@ -146,6 +148,9 @@ async fn carry(
         if !is_reply && *weather.borrow() == Weather::Deaf {
             return End::Closed;
         }
+        if !is_reply {
+            shared.weather.send_if_modified(|weather| hear(weather, &buffer[..length]));
+        }
         if is_reply && shared.weather.send_if_modified(take_reply) {
             return End::Reset;
         }
@@ -172,6 +177,16 @@ async fn taken(weather: &mut watch::Receiver<Weather>, shared: &Shared, number: 
     let is_doomed = || number <= shared.doomed.load(Ordering::SeqCst);
     let _ = weather.wait_for(|weather| *weather == Weather::Refused || is_doomed()).await;
     if is_doomed() { End::Reset } else { End::Closed }
+}
+
+/// Whether this is the request whose reply is to be lost.
+fn hear(weather: &mut Weather, said: &[u8]) -> bool {
+    let Weather::LosesReplyTo(word) = *weather else { return false };
+    let is_it = said.windows(word.len()).any(|some| some == word.as_bytes());
+    if is_it {
+        *weather = Weather::LosesReply;
+    }
+    is_it
 }
 
 /// Whether this reply is the one that is lost.
@@ -218,6 +233,15 @@ mod tests {
             let mut next = TcpStream::connect(("127.0.0.1", proxy.port)).await.unwrap();
             assert_eq!(asks(&mut next).await, Ok(7));
         }
+    }
+
+    #[tokio::test]
+    async fn the_reply_to_a_word_is_lost_and_no_other() {
+        let (proxy, mut client) = pair().await;
+        proxy.set(Weather::LosesReplyTo("\x02"));
+        assert_eq!(asks(&mut client).await, Ok(7));
+        client.write_u8(2).await.unwrap();
+        assert!(client.read_u8().await.is_err() && proxy.is_fair());
     }
 
     #[tokio::test]

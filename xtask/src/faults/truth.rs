@@ -3,11 +3,11 @@
 use std::time::{Duration, Instant};
 
 use session_store::postgres::PostgresConfig;
-use session_store::redis::{Client, RedisConfig};
+use session_store::redis::Client;
 use session_store::{Source, Ttl};
 
 use super::load::{Load, Seen};
-use super::node::{Node, Outcome, said, two};
+use super::node::{Node, Outcome, cache_at, said, two};
 use super::private::Private;
 use super::{World, both, ensure, seconds, until};
 use crate::servers::install::free_port;
@@ -71,8 +71,7 @@ pub(super) async fn sql_typed_by_hand_reaches_redis(on: &World) -> Outcome<Strin
         let server = Private::new()?;
         let redis = server.redis(&[])?;
         let schema = truth.schema.clone().unwrap_or_default();
-        let mut config = RedisConfig::parse(&redis.url()).map_err(said)?;
-        config.client = client;
+        let config = cache_at(&redis.url(), client)?;
         let node = Node::tuned(&truth, &config, |config| config.cache_ttl = Ttl::new(LONG)).await?;
         node.register().await?;
         let bound = node.app.store().guarantee().out_of_band;
