@@ -95,7 +95,7 @@ pub(super) async fn ten_thousand_devices_log_out(on: &World) -> Outcome<String> 
         [("alone", Caches::alone().await?), ("cluster", Caches::cluster().await?)]
     {
         for (client, name) in CLIENTS {
-            let truth = on.truth_of(&format!("{}_{name}_{place}", on.name)).await?;
+            let truth = on.truth_of(&format!("{name}_{place}")).await?;
             let took = log_out_everywhere(on, &truth, (&caches, client)).await;
             let took = took.map_err(|what| format!("{name}, {place}: {what}"))?;
             figures.push(format!(
