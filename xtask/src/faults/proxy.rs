@@ -160,7 +160,9 @@ async fn carry(
         let passes = |weather: &Weather| {
             *weather != Weather::Held && !(is_reply && *weather == Weather::Mute)
         };
-        if weather.wait_for(passes).await.is_err() {
+        // What was held back when the wire is cut is lost.
+        let is_cut = weather.wait_for(passes).await.is_ok_and(|now| *now == Weather::Refused);
+        if is_cut {
             return End::Closed;
         }
         if *shared.weather.borrow() == Weather::Slow {
