@@ -151,7 +151,8 @@ async fn log_out_everywhere(
     for token in &tokens {
         ensure(!node.accepts(token).await, "accepted after Immediate")?;
     }
-    typed(one_transaction(&schema)).await?;
+    let outcome = typed(one_transaction(&schema)).await;
+    outcome.map_err(|what| format!("not in one transaction, or not all of them: {what}"))?;
     Ok(took)
 }
 
