@@ -23,11 +23,6 @@ impl Program {
         Self { line, environment: Vec::new() }
     }
 
-    /// Any program with its arguments.
-    pub(crate) fn of(line: &[&str]) -> Self {
-        Self { line: line.iter().map(ToString::to_string).collect(), environment: Vec::new() }
-    }
-
     /// Sets a variable for the child only.
     #[must_use]
     pub(crate) fn variable(mut self, name: &'static str, value: impl Into<String>) -> Self {
