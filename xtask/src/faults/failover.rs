@@ -7,7 +7,7 @@ use session_store::redis::{Address, RedisCache, RedisConfig, Servers, Wait};
 use session_store::{CacheKey, ErrorKind, Reason, SecondaryStore, Source, Ttl, Visibility};
 
 use super::load::{Load, Seen};
-use super::node::{CACHE_TTL, LEASE_TTL, Node, Outcome, said, two};
+use super::node::{CACHE_TTL, LEASE_TTL, Node, Outcome, cache_at, said, two};
 use super::private::Private;
 use super::proxy::{Proxy, Weather};
 use super::{CLIENTS, World, both, ensure, seconds, until};
@@ -56,8 +56,7 @@ pub(super) async fn a_replica_is_refused(on: &World) -> Outcome<String> {
     for (client, _) in CLIENTS {
         let server = Private::new()?;
         let (master, replica) = pair(&server)?;
-        let mut config = RedisConfig::parse(&replica.url()).map_err(said)?;
-        config.client = client;
+        let config = cache_at(&replica.url(), client)?;
         let error = RedisCache::connect(&config).await.err().ok_or("a replica was accepted")?;
         ensure(error.kind() == &ErrorKind::Unavailable, "a replica is no outage")?;
         let source = std::error::Error::source(&error).map(ToString::to_string);
@@ -86,8 +85,7 @@ pub(super) async fn a_replica_is_promoted_behind_us(on: &World) -> Outcome<Strin
         let server = Private::new()?;
         let (master, replica) = pair(&server)?;
         let truth = on.truth().await?;
-        let mut config = RedisConfig::parse(&master.url()).map_err(said)?;
-        config.client = client;
+        let mut config = cache_at(&master.url(), client)?;
         config.wait = Some(Wait { replicas: 1, timeout: Duration::from_secs(2) });
         let here = Node::with(&truth, &config).await?;
         here.register().await?;
@@ -166,10 +164,9 @@ pub(super) async fn what_others_removed_is_waited_for(_: &World) -> Outcome<Stri
         let server = Private::new()?;
         let (master, replica) = pair_of(&server, &program)?;
         for (client, _) in CLIENTS {
-            let mut config = RedisConfig::parse(&master.url()).map_err(said)?;
-            config.client = client;
+            let mut config = cache_at(&master.url(), client)?;
             let hasty = RedisCache::connect(&config).await.map_err(said)?;
-            config.wait = Some(Wait { replicas: 1, timeout: Duration::from_millis(300) });
+            config.wait = Some(Wait { replicas: 1, timeout: Duration::from_secs(1) });
             let careful = RedisCache::connect(&config).await.map_err(said)?;
             let ttl = Ttl::new(Duration::from_mins(1)).unwrap_or(Ttl::MIN);
             let keys = ["one", "two"].map(|name| CacheKey::new(name).map_err(said));
@@ -205,7 +202,7 @@ pub(super) async fn half_a_cluster(_: &World) -> Outcome<String> {
         say(one.port, "cluster addslotsrange 0 8191")?;
         let address = Address::parse(&one.url()).map_err(said)?;
         let mut config = RedisConfig::new(Servers::Cluster(vec![address]));
-        config.client = client;
+        (config.client, config.deadline) = (client, Duration::from_secs(1));
         let cache = RedisCache::new(&config).map_err(said)?;
         let early = cache.check().await.err().ok_or("half of the slots were enough")?;
         ensure(early.kind() == &ErrorKind::Unavailable, "what is being made is no outage")?;
