@@ -1,7 +1,7 @@
 //! Two users, three devices, one database: log in, rotate, log out, and see that it holds.
 //!
-//! Takes `--primary URL` and `--secondary URL`; the default is an SQLite file and a cache in this
-//! process.
+//! Takes `--primary URL` and `--secondary URL`; the default is an SQLite file, or memory without the
+//! feature `sqlite`, and a cache in this process.
 #![expect(clippy::print_stdout, reason = "an example talks to a person")]
 
 mod stores;
@@ -84,7 +84,7 @@ async fn run() -> Outcome {
         "\nCensus    {} active of {} users, {} revoked, {} created today",
         census.active, census.users, census.revoked, census.created_last_day
     );
-    println!("Ada's laptop stays logged in. Run this again: the database remembers her.");
+    println!("{}", asked.farewell());
     Ok(())
 }
 

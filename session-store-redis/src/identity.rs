@@ -4,9 +4,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use futures_util::future::join_all;
 use parking_lot::Mutex;
 
-use crate::driver::{Command, Connection, Reply};
+use crate::driver::{Command, Connection, PLAIN_HINT, Reply};
 use crate::error::Fault;
 use crate::url::Node;
 
@@ -32,14 +33,18 @@ const QUESTIONS: [Command<'static>; 2] = [
 impl Identity {
     /// Asks over `connection`, which nobody else uses yet.
     pub(crate) async fn ask(connection: &dyn Connection, node: &Node) -> Result<Self, Fault> {
-        let answers = connection.many(&QUESTIONS).await.map_err(|fault| match fault {
-            Fault::Lost(_) => Fault::Unreachable(format!(
-                "{node}: it closed the connection before it answered; is it Redis, and does it \
-                 expect TLS (rediss://)?"
-            )),
-            other => other,
-        })?;
-        Self::of(answers, node)
+        // Each by itself: of a pipeline that what is no Redis answers, a library only says that the
+        // connection was lost.
+        let answers = join_all(QUESTIONS.map(|question| connection.one(question))).await;
+        let answers = answers.into_iter().map(|answer| {
+            answer.map_err(|fault| match fault {
+                Fault::Lost(_) => Fault::Unreachable(format!(
+                    "{node}: it closed the connection before it answered; {PLAIN_HINT}"
+                )),
+                other => other,
+            })
+        });
+        Self::of(answers.collect(), node)
     }
 
     /// Reads the answers to [`QUESTIONS`].

@@ -114,22 +114,32 @@ async fn a_wrong_login_is_named_without_the_password() {
     }
 }
 
+/// Where somebody answers everything with `words` and hangs up.
+async fn stranger(words: &'static [u8]) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let line = format!("redis://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let _ = stream.read(&mut [0; 1024]).await;
+            let _ = stream.write_all(words).await;
+        }
+    });
+    line
+}
+
 #[tokio::test]
 async fn what_listens_there_is_told() {
     let mute = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let web = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let of = |listener: &TcpListener| format!("redis://{}", listener.local_addr().unwrap());
-    let (mute_line, web_line) = (of(&mute), of(&web));
-    tokio::spawn(async move {
-        while let Ok((mut stream, _)) = web.accept().await {
-            let _ = stream.read(&mut [0; 1024]).await;
-            let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await;
-        }
-    });
+    let mute_line = format!("redis://{}", mute.local_addr().unwrap());
+    let web_line = stranger(b"HTTP/1.1 400 Bad Request\r\n\r\n").await;
+    // The alert of one that expects TLS and hears a plain word.
+    let tls_line = stranger(b"\x15\x03\x03\0\x02\x02\x46").await;
     for client in CLIENTS {
-        // It may have been a Redis that crashed, so this is not always for the operator to mend.
-        let error = refusal(&web_line, client).await;
-        assert!(all(&error).contains("Redis"), "{}", all(&error));
+        for login in ["", ":hunter2@"] {
+            let as_user = |line: &str| line.replace("redis://", &format!("redis://{login}"));
+            is_configuration(&refusal(&as_user(&web_line), client).await, "is not Redis");
+            is_configuration(&refusal(&as_user(&tls_line), client).await, "use rediss://");
+        }
         let error = refusal("redis://127.0.0.1:1", client).await;
         assert_eq!(error.kind(), &ErrorKind::Unavailable);
         assert!(all(&error).contains("refused"), "{}", all(&error));

@@ -11,6 +11,7 @@ mod faults;
 mod generated;
 mod members;
 mod mutants;
+mod quickstart;
 mod servers;
 mod test;
 mod tidy;

@@ -8,6 +8,10 @@ use crate::cli::{Failure, Verdict, complain, say};
 use crate::command::Program;
 use crate::members::{self, FACADE, Member};
 use crate::servers::Lease;
+use crate::servers::install::{self, Wanted};
+
+/// What the tests of SQLite type SQL into.
+const SHELL: Wanted = Wanted { program: "sqlite3", package: "sqlite3", elsewhere: "" };
 
 /// How many tests passed and failed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -36,6 +40,7 @@ pub(crate) fn run(root: &Path) -> Result<Verdict, Failure> {
     let mut sum = Tally::default();
     let mut broken = Vec::new();
     let servers = Lease::take(root)?;
+    install::find(&SHELL)?;
     for mut program in plan(&members::all(root)?) {
         for (variable, url) in &servers.addresses.0 {
             program = program.variable(variable, url);
@@ -47,6 +52,8 @@ pub(crate) fn run(root: &Path) -> Result<Verdict, Failure> {
         }
         sum = sum.plus(judged(tally, succeeded));
     }
+    say("\n== quickstart");
+    sum = sum.plus(or_failed(crate::quickstart::tally(root, &servers.addresses)));
     say("\n== faults");
     sum = sum.plus(or_failed(crate::faults::tally(&servers.addresses)));
     say("\n== conformance");

@@ -179,8 +179,8 @@ fn in_a_case(root: &Path) -> (Child, Vec<u64>, u64) {
 fn a_case_that_is_interrupted_ends_its_servers_and_the_stopped_one() {
     let root = tempfile::tempdir().unwrap();
     let (mut faults, seen, stopped) = in_a_case(root.path());
-    // Its own Redis, and the Postgres of the run.
-    assert!(seen.len() == 2 && seen.contains(&stopped), "{seen:?}");
+    // A Redis for each client library, and the Postgres of the run.
+    assert!(seen.len() == 3 && seen.contains(&stopped), "{seen:?}");
     kill("-TERM", &faults);
     assert_eq!(faults.wait().unwrap().code(), Some(143));
     assert!(!seen.iter().any(|pid| state(*pid).is_some()), "some still run: {seen:?}");

@@ -126,6 +126,9 @@ pub(crate) fn of(client: Client) -> Option<Box<dyn Driver>> {
     ALL.iter().find(|(name, _)| *name == client).map(|(_, make)| make())
 }
 
+/// What else may be wrong when the other side hangs up: a server that expects TLS says nothing.
+pub(crate) const PLAIN_HINT: &str = "is it Redis, and does it expect TLS (rediss://)?";
+
 /// What a library said about a connection, sorted by what the operator can do. Libraries tell these
 /// apart by text alone.
 fn sorted(target: &Target, text: &str) -> Fault {
@@ -141,6 +144,10 @@ fn sorted(target: &Target, text: &str) -> Fault {
     }
     if has(&["refused"]) {
         return Fault::Unreachable(format!("{node}: connection refused; does the server run?"));
+    }
+    let is_over = has(&["closed", "reset", "Reset", "end of file", "EOF", "Eof"]);
+    if is_over && target.tls.is_none() {
+        return Fault::Unreachable(format!("{node}: {text}; {PLAIN_HINT}"));
     }
     Fault::Unreachable(format!("{node}: {text}{}", target.tls_hint()))
 }

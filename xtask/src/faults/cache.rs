@@ -1,14 +1,17 @@
 //! What happens to Redis itself.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use session_store::redis::{RedisCache, RedisConfig};
-use session_store::{ErrorKind, PrimaryStore, Reason, SecondaryStore, Source, Visibility};
+use session_store::{
+    ErrorKind, LayeredConfig, PrimaryStore, Reason, SecondaryStore, Source, Ttl, Visibility,
+};
 
-use super::load::Load;
-use super::node::{CACHE_TTL, Node, Outcome, said, two};
+use super::load::{Load, Seen};
+use super::node::{CACHE_TTL, Node, Outcome, cache_at, said, two};
 use super::private::Private;
-use super::{CLIENTS, World, ensure, seconds, until};
+use super::{CLIENTS, World, both, ensure, seconds, until};
 use crate::servers::redis;
 
 async fn pause(millis: u64) {
@@ -16,57 +19,57 @@ async fn pause(millis: u64) {
 }
 
 pub(super) async fn redis_killed_and_restarted_empty(on: &World) -> Outcome<String> {
-    let mut figures = Vec::new();
-    for (client, name) in CLIENTS {
+    both(on, async |truth, client| {
         let server = Private::new()?;
         let redis = server.redis(&[])?;
-        let nodes = two(&on.truth().await?, &redis.url(), client).await?;
+        let nodes = two(&truth, &redis.url(), client).await?;
         let load = Load::start(&nodes, 3);
-        pause(1000).await;
+        load.until("a start", Seen::has_begun).await?;
         redis.running.signal("-KILL");
+        load.until("a logout without the cache", Seen::has_bound).await?;
         pause(1500).await;
         server.redis_on(redis.port, &[])?;
-        let restarted = Instant::now();
-        load.seen.await_hit();
-        pause(8000).await;
-        let seen = load.stop().await;
-        seen.judge()?;
-        let healed = seen.first_hit_after(restarted);
-        ensure(healed.is_some(), "the cache was never used again")?;
-        figures.push(format!("{name}: hits again {} after the restart, {seen}", seconds(healed)));
-    }
-    Ok(figures.join("; "))
+        let (healed, seen) = over(load).await?;
+        Ok(format!("hits again {} after the restart, {seen}", seconds(healed)))
+    })
+    .await
 }
 
 pub(super) async fn redis_stopped_for_ten_seconds(on: &World) -> Outcome<String> {
-    let mut figures = Vec::new();
-    for (client, name) in CLIENTS {
+    both(on, async |truth, client| {
         let server = Private::new()?;
         let redis = server.redis(&[])?;
-        let nodes = two(&on.truth().await?, &redis.url(), client).await?;
+        let nodes = two(&truth, &redis.url(), client).await?;
         let load = Load::start(&nodes, 3);
-        pause(1000).await;
+        load.until("a start", Seen::has_begun).await?;
         redis.running.signal("-STOP");
         pause(10_000).await;
+        load.until("a logout without the cache", Seen::has_bound).await?;
         redis.running.signal("-CONT");
-        let resumed = Instant::now();
-        load.seen.await_hit();
-        pause(5000).await;
-        let seen = load.stop().await;
-        seen.judge()?;
-        let healed = seen.first_hit_after(resumed);
-        ensure(healed.is_some(), "the cache was never used again")?;
-        figures.push(format!("{name}: hits again {} after it went on, {seen}", seconds(healed)));
-    }
-    Ok(figures.join("; "))
+        let (healed, seen) = over(load).await?;
+        Ok(format!("hits again {} after it went on, {seen}", seconds(healed)))
+    })
+    .await
+}
+
+/// After how long the cache is used again from now on, and what was seen once a bound was over.
+async fn over(load: Load) -> Outcome<(Option<Duration>, Arc<Seen>)> {
+    let began = Instant::now();
+    load.seen.await_hit();
+    load.until("the cache is used again", |seen| seen.first_hit_after(began).is_some()).await?;
+    load.until("a bound is over", Seen::has_outlived_a_bound).await?;
+    pause(1000).await;
+    let healed = load.seen.first_hit_after(began);
+    let seen = load.stop().await;
+    seen.judge_without_cache()?;
+    Ok((healed, seen))
 }
 
 pub(super) async fn redis_restarted_from_a_file(on: &World) -> Outcome<String> {
-    let mut figures = Vec::new();
-    for (client, name) in CLIENTS {
+    both(on, async |truth, client| {
         let server = Private::new()?;
         let redis = server.redis(&[])?;
-        let node = Node::start(&on.truth().await?, &redis.url(), client).await?;
+        let node = Node::start(&truth, &redis.url(), client).await?;
         node.register().await?;
         let token = node.log_in_warm().await?;
         redis::said(redis.port, &["save"]).map_err(said)?;
@@ -87,16 +90,19 @@ pub(super) async fn redis_restarted_from_a_file(on: &World) -> Outcome<String> {
         ensure(node.cache.epoch() != epoch, "the restart was not noticed")?;
         let token = node.log_in_warm().await?;
         ensure(node.accepts(&token).await, "no recovery")?;
-        figures.push(format!("{name}: {keys} entries came back, none was believed"));
-    }
-    Ok(figures.join("; "))
+        Ok(format!("{keys} entries came back, none was believed"))
+    })
+    .await
 }
 
 pub(super) async fn redis_full(on: &World) -> Outcome<String> {
     for (client, _) in CLIENTS {
         let server = Private::new()?;
         let redis = server.redis(&[])?;
-        let node = Node::start(&on.truth().await?, &redis.url(), client).await?;
+        let config = cache_at(&redis.url(), client)?;
+        // What a full cache has lost it can't take in again.
+        let long = |config: &mut LayeredConfig| config.cache_ttl = Ttl::new(Duration::from_mins(2));
+        let node = Node::tuned(&on.truth().await?, &config, long).await?;
         node.register().await?;
         let cached = node.log_in_warm().await?;
         // Less than it holds already.
@@ -125,13 +131,12 @@ pub(super) async fn redis_full(on: &World) -> Outcome<String> {
 }
 
 pub(super) async fn redis_evicts(on: &World) -> Outcome<String> {
-    let mut figures = Vec::new();
-    for (client, name) in CLIENTS {
+    both(on, async |truth, client| {
         let server = Private::new()?;
         let redis = server.redis(&["--maxmemory-policy", "allkeys-random"])?;
-        let nodes = two(&on.truth().await?, &redis.url(), client).await?;
+        let nodes = two(&truth, &redis.url(), client).await?;
         let load = Load::start(&nodes, 3);
-        pause(500).await;
+        load.until("a start", Seen::has_begun).await?;
         // Hardly more than the server needs for itself, so that every write pushes something out.
         let info = redis::said(redis.port, &["info", "memory"]).map_err(said)?;
         let used = info.lines().find_map(|line| line.strip_prefix("used_memory:"));
@@ -139,14 +144,14 @@ pub(super) async fn redis_evicts(on: &World) -> Outcome<String> {
             .map_err(said)?;
         pause(4000).await;
         let seen = load.stop().await;
-        seen.judge()?;
+        seen.judge_calls()?;
         let info = redis::said(redis.port, &["info", "stats"]).map_err(said)?;
         let evicted = info.lines().find_map(|line| line.strip_prefix("evicted_keys:"));
         let evicted: u64 = evicted.unwrap_or("0").trim().parse().map_err(said)?;
         ensure(evicted > 10, &format!("only {evicted} entries were evicted"))?;
-        figures.push(format!("{name}: {evicted} evicted, {seen}"));
-    }
-    Ok(figures.join("; "))
+        Ok(format!("{evicted} evicted, {seen}"))
+    })
+    .await
 }
 
 pub(super) async fn a_node_starts_without_redis(on: &World) -> Outcome<String> {

@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 use session_store::redis::{Address, RedisCache, RedisConfig, Servers, Wait};
 use session_store::{CacheKey, ErrorKind, Reason, SecondaryStore, Source, Ttl, Visibility};
 
-use super::load::Load;
-use super::node::{Node, Outcome, said, two};
+use super::load::{Load, Seen};
+use super::node::{CACHE_TTL, LEASE_TTL, Node, Outcome, cache_at, said, two};
 use super::private::Private;
-use super::{CLIENTS, World, ensure, seconds, until};
+use super::proxy::{Proxy, Weather};
+use super::{CLIENTS, World, both, ensure, seconds, until};
 use crate::servers::install::{Program, free_port};
 use crate::servers::{redis, valkey};
 
@@ -20,7 +21,18 @@ fn pair(server: &Private) -> Outcome<(redis::Node, redis::Node)> {
 
 fn pair_of(server: &Private, program: &Path) -> Outcome<(redis::Node, redis::Node)> {
     let master = server.launch(program, free_port().map_err(said)?, &[])?;
-    let leader = format!("127.0.0.1 {}", master.port);
+    let replica = replica_of(server, program, &master, master.port)?;
+    Ok((master, replica))
+}
+
+/// A replica that reaches the master by the port `way`, and has caught up.
+fn replica_of(
+    server: &Private,
+    program: &Path,
+    master: &redis::Node,
+    way: u16,
+) -> Outcome<redis::Node> {
+    let leader = format!("127.0.0.1 {way}");
     let replica = server.launch(program, free_port().map_err(said)?, &["--replicaof", &leader])?;
     // It acknowledges nothing before it has said for the first time how far it is.
     redis::said(master.port, &["set", "warm", "up"]).map_err(said)?;
@@ -37,15 +49,14 @@ fn pair_of(server: &Private, program: &Path) -> Outcome<(redis::Node, redis::Nod
         ensure(Instant::now() < end, "the replica does not catch up")?;
         std::thread::sleep(Duration::from_millis(20));
     }
-    Ok((master, replica))
+    Ok(replica)
 }
 
 pub(super) async fn a_replica_is_refused(on: &World) -> Outcome<String> {
     for (client, _) in CLIENTS {
         let server = Private::new()?;
         let (master, replica) = pair(&server)?;
-        let mut config = RedisConfig::parse(&replica.url()).map_err(said)?;
-        config.client = client;
+        let config = cache_at(&replica.url(), client)?;
         let error = RedisCache::connect(&config).await.err().ok_or("a replica was accepted")?;
         ensure(error.kind() == &ErrorKind::Unavailable, "a replica is no outage")?;
         let source = std::error::Error::source(&error).map(ToString::to_string);
@@ -74,8 +85,7 @@ pub(super) async fn a_replica_is_promoted_behind_us(on: &World) -> Outcome<Strin
         let server = Private::new()?;
         let (master, replica) = pair(&server)?;
         let truth = on.truth().await?;
-        let mut config = RedisConfig::parse(&master.url()).map_err(said)?;
-        config.client = client;
+        let mut config = cache_at(&master.url(), client)?;
         config.wait = Some(Wait { replicas: 1, timeout: Duration::from_secs(2) });
         let here = Node::with(&truth, &config).await?;
         here.register().await?;
@@ -105,16 +115,58 @@ pub(super) async fn a_replica_is_promoted_behind_us(on: &World) -> Outcome<Strin
     Ok(figures.join("; "))
 }
 
+/// What the master acknowledged and the replica never heard of comes back with the replica.
+pub(super) async fn a_replica_without_a_removal_takes_over(on: &World) -> Outcome<String> {
+    both(on, async |truth, client| {
+        let server = Private::new()?;
+        let program = redis::program().map_err(said)?;
+        let master = server.redis(&[])?;
+        let wire = Proxy::before(master.port).await.map_err(said)?;
+        let replica = replica_of(&server, &program, &master, wire.port)?;
+        let nodes = two(&truth, &master.url(), client).await?;
+        let token = nodes[0].log_in_warm().await?;
+        ensure(nodes[1].accepts(&token).await, "a false logout")?;
+        let key = redis::said(master.port, &["keys", &format!("*{}*", token.id())]);
+        let key = key.map_err(said)?;
+        let copy = || redis::said(replica.port, &["pttl", &key]).map_err(said);
+        let lives = |left: &str| left.parse().is_ok_and(|left: i64| left > 0);
+        let has = async || copy().is_ok_and(|left| lives(&left));
+        until(Duration::from_secs(10), "the replica has the entry", has).await?;
+        wire.set(Weather::Held);
+        let done = nodes[0].app.admin_revoke(token.id(), Reason::Admin).await.map_err(said)?;
+        ensure(done.visibility == Visibility::Immediate, "not immediate on a healthy master")?;
+        master.running.signal("-KILL");
+        wire.set(Weather::Refused);
+        redis::said(replica.port, &["replicaof", "no", "one"]).map_err(said)?;
+        let port = master.port.to_string();
+        let words = ["config", "set", "port", &port];
+        let moved = async || redis::said(replica.port, &words).is_ok_and(|said| said == "OK");
+        until(Duration::from_secs(10), "the replica takes the place", moved).await?;
+        let left = redis::said(master.port, &["pttl", &key]).map_err(said)?;
+        ensure(lives(&left), &format!("nothing came back, so nothing is shown: {left}"))?;
+        let (began, mut asked) = (Instant::now(), 0);
+        while began.elapsed() < CACHE_TTL + LEASE_TTL + Duration::from_secs(1) {
+            for node in &nodes {
+                ensure(!node.accepts(&token).await, "what came back was believed")?;
+                asked += 1;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        nodes[1].log_in_warm().await?;
+        Ok(format!("an entry came back for {left} ms, {asked} lookups, none believed it"))
+    })
+    .await
+}
+
 /// A removal that finds nothing waits for the one of somebody else.
 pub(super) async fn what_others_removed_is_waited_for(_: &World) -> Outcome<String> {
     for program in [redis::program().map_err(said)?, valkey::program().map_err(said)?] {
         let server = Private::new()?;
         let (master, replica) = pair_of(&server, &program)?;
         for (client, _) in CLIENTS {
-            let mut config = RedisConfig::parse(&master.url()).map_err(said)?;
-            config.client = client;
+            let mut config = cache_at(&master.url(), client)?;
             let hasty = RedisCache::connect(&config).await.map_err(said)?;
-            config.wait = Some(Wait { replicas: 1, timeout: Duration::from_millis(300) });
+            config.wait = Some(Wait { replicas: 1, timeout: Duration::from_secs(1) });
             let careful = RedisCache::connect(&config).await.map_err(said)?;
             let ttl = Ttl::new(Duration::from_mins(1)).unwrap_or(Ttl::MIN);
             let keys = ["one", "two"].map(|name| CacheKey::new(name).map_err(said));
@@ -150,7 +202,7 @@ pub(super) async fn half_a_cluster(_: &World) -> Outcome<String> {
         say(one.port, "cluster addslotsrange 0 8191")?;
         let address = Address::parse(&one.url()).map_err(said)?;
         let mut config = RedisConfig::new(Servers::Cluster(vec![address]));
-        config.client = client;
+        (config.client, config.deadline) = (client, Duration::from_secs(1));
         let cache = RedisCache::new(&config).map_err(said)?;
         let early = cache.check().await.err().ok_or("half of the slots were enough")?;
         ensure(early.kind() == &ErrorKind::Unavailable, "what is being made is no outage")?;
@@ -166,7 +218,16 @@ pub(super) async fn half_a_cluster(_: &World) -> Outcome<String> {
             cache.remove(&keys).await.is_ok()
         })
         .await?;
+        let ttl = Ttl::new(Duration::from_mins(1)).unwrap_or(Ttl::MIN);
+        for key in &keys {
+            cache.reserve(key, ttl).await.map_err(said)?;
+        }
+        let held = [say(one.port, "dbsize")?, say(other.port, "dbsize")?];
+        ensure(held.iter().all(|count| count != "0"), "one has everything")?;
         other.running.signal("-KILL");
+        let torn = cache.remove(&keys).await.err().ok_or("half a removal counted")?;
+        ensure(torn.is_retryable(), &format!("half a removal is no outage: {torn}"))?;
+        ensure(say(one.port, "dbsize")? == "0", "who is there was not told")?;
         let before = looks(one.port)?;
         let (began, mut calls, mut hits) = (Instant::now(), 0_u32, 0_u32);
         while began.elapsed() < Duration::from_secs(1) {
@@ -176,11 +237,15 @@ pub(super) async fn half_a_cluster(_: &World) -> Outcome<String> {
             }
         }
         // Five a second, and some that were due already.
-        let most = 3 + began.elapsed().as_secs() * 5;
-        let after = looks(one.port)? - before;
+        let most = 3 + began.elapsed().as_millis() / 200;
+        let after = u128::from(looks(one.port)? - before);
         ensure(hits > calls / 3, &format!("only {hits} of {calls} were served"))?;
         ensure((1..=most).contains(&after), &format!("the map was looked at {after} times"))?;
-        figures.push(format!("{name}: {hits} of {calls} served, {after} looks at the map"));
+        let [gone, _] = held;
+        figures.push(format!(
+            "{name}: {gone} of {} removed, {hits} of {calls} served, {after} looks at the map",
+            keys.len()
+        ));
     }
     Ok(figures.join("; "))
 }
@@ -236,9 +301,9 @@ async fn under_load(
     master: &redis::Node,
 ) -> Outcome<(String, Option<Duration>)> {
     let nodes = two(&on.truth().await?, line, client).await?;
-    let epoch = nodes[0].cache.epoch();
+    let epochs = nodes.each_ref().map(|node| node.cache.epoch());
     let load = Load::start(&nodes, 3);
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    load.until("a start", Seen::has_begun).await?;
     master.running.signal("-KILL");
     let killed = Instant::now();
     tokio::time::sleep(Duration::from_millis(500)).await;
@@ -251,9 +316,11 @@ async fn under_load(
         }
         healed = are_warm.then(|| killed.elapsed());
     }
+    load.until("a bound is over", Seen::has_outlived_a_bound).await?;
     let seen = load.stop().await;
-    seen.judge()?;
+    seen.judge_without_cache()?;
     ensure(healed.is_some(), "the cache was never used again")?;
-    ensure(nodes[0].cache.epoch() != epoch, "the failover was not noticed")?;
+    let noticed = nodes.iter().zip(epochs).all(|(node, epoch)| node.cache.epoch() != epoch);
+    ensure(noticed, "a node did not notice the failover")?;
     Ok((seen.to_string(), healed))
 }

@@ -8,10 +8,17 @@ use std::time::{Duration, Instant};
 use parking_lot::{Mutex, RwLock};
 use session_store::{Authentication, Reason, Source, Token};
 
-use super::node::{Node, Outcome};
+use super::node::{CACHE_TTL, LEASE_TTL, Node, Outcome};
+use super::{ensure, until};
 
-/// For how long a session is still asked for when nobody may be let in by it any more.
-const REMEMBERED: Duration = Duration::from_secs(1);
+/// For how long a session is still asked for when nobody may be let in by it any more: until no entry
+/// of it can be left, wherever it may come back from.
+const REMEMBERED: Duration =
+    CACHE_TTL.saturating_add(LEASE_TTL).saturating_add(Duration::from_secs(1));
+/// So many of the youngest are asked for as often as all the others.
+const YOUNG: usize = 8;
+/// How long something may take that has to happen under load.
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A session, and what is known of its end.
 #[derive(Debug)]
@@ -28,12 +35,12 @@ struct Entry {
 /// What was seen.
 #[derive(Debug, Default)]
 pub(super) struct Seen {
-    pub(super) validations: AtomicU64,
-    pub(super) hits: AtomicU64,
-    pub(super) unavailable: AtomicU64,
-    pub(super) write_errors: AtomicU64,
-    pub(super) revocations: AtomicU64,
-    pub(super) immediate: AtomicU64,
+    validations: AtomicU64,
+    hits: AtomicU64,
+    unavailable: AtomicU64,
+    write_errors: AtomicU64,
+    revocations: AtomicU64,
+    immediate: AtomicU64,
     accepted_dead: AtomicU64,
     /// How often somebody asked for a session whose bound was over, and how often that bound had not
     /// been zero.
@@ -42,6 +49,8 @@ pub(super) struct Seen {
     false_logouts: AtomicU64,
     /// Tasks that ended too soon.
     broken: AtomicU64,
+    /// What the first call said that failed.
+    first_failure: OnceLock<String>,
     first_hit: Mutex<Option<Instant>>,
     last_trouble: Mutex<Option<Instant>>,
 }
@@ -90,6 +99,52 @@ impl Seen {
             return Err(format!("hardly anything happened: {self}"));
         }
         Ok(())
+    }
+
+    /// The same, and no call failed: the database was there all the time.
+    pub(super) fn judge_calls(&self) -> Outcome {
+        self.judge()?;
+        let failed = of(&self.unavailable) + of(&self.write_errors);
+        match self.first_failure.get() {
+            Some(first) => Err(format!("{failed} calls failed, the first by {first:?}; {self}")),
+            None => Ok(()),
+        }
+    }
+
+    /// The same after an outage of the cache: there were bounds, and somebody lived to see their end.
+    pub(super) fn judge_without_cache(&self) -> Outcome {
+        self.judge_calls()?;
+        ensure(self.has_outlived_a_bound(), &format!("no bound was over: {self}"))
+    }
+
+    /// The same as [`Seen::judge`] after an outage of the database: somebody noticed it.
+    pub(super) fn judge_without_truth(&self) -> Outcome {
+        self.judge()?;
+        ensure(of(&self.unavailable) > 0, &format!("nobody missed the database: {self}"))
+    }
+
+    /// Everybody is at work.
+    pub(super) fn has_begun(&self) -> bool {
+        of(&self.hits) > 100 && of(&self.immediate) > 3
+    }
+
+    /// A logout has returned a bound.
+    pub(super) fn has_bound(&self) -> bool {
+        of(&self.revocations) > of(&self.immediate)
+    }
+
+    /// Somebody asked for a session after such a bound was over.
+    pub(super) fn has_outlived_a_bound(&self) -> bool {
+        of(&self.asked_after_bound) > 0
+    }
+
+    /// A lookup could not be answered.
+    pub(super) fn has_failed(&self) -> bool {
+        of(&self.unavailable) > 0
+    }
+
+    fn failed(&self, error: &impl fmt::Display) {
+        self.first_failure.get_or_init(|| error.to_string());
     }
 
     /// How long after `moment` the cache answered again.
@@ -143,6 +198,12 @@ impl Load {
         }
     }
 
+    /// Waits until what was seen `holds`. A busy machine is slow: only what never comes is late.
+    pub(super) async fn until(&self, what: &str, holds: impl Fn(&Seen) -> bool) -> Outcome {
+        let waited = until(PATIENCE, what, async || holds(&self.seen)).await;
+        waited.map(drop).map_err(|late| format!("{late}; {}", self.seen))
+    }
+
     /// Lets everybody finish what they are at.
     pub(super) async fn stop(mut self) -> Arc<Seen> {
         self.is_over.store(true, Ordering::Relaxed);
@@ -180,8 +241,9 @@ async fn read(node: Arc<Node>, shared: Shared, mut number: usize) {
         number = number.wrapping_mul(31).wrapping_add(7);
         let entry = {
             let entries = shared.entries.read();
-            let length = entries.len().max(1);
-            entries.get(number % length).cloned()
+            let all = entries.len();
+            let some = if number.is_multiple_of(2) { all } else { all.min(YOUNG) };
+            entries.get(all - some + number / 2 % some.max(1)).cloned()
         };
         let Some(entry) = entry else {
             tokio::time::sleep(Duration::from_millis(1)).await;
@@ -219,8 +281,9 @@ async fn look(node: &Node, seen: &Seen, entry: &Entry) {
                 add(&seen.false_logouts);
             }
         }
-        Authentication::Unavailable(_) => {
+        Authentication::Unavailable(error) => {
             add(&seen.unavailable);
+            seen.failed(&told(&error));
             *seen.last_trouble.lock() = Some(Instant::now());
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
@@ -235,7 +298,10 @@ async fn write(node: Arc<Node>, shared: Shared) {
                 let entry = Entry { token, is_ending, is_immediate, dead_from: OnceLock::new() };
                 shared.entries.write().push(Arc::new(entry));
             }
-            Err(_) => add(&shared.seen.write_errors),
+            Err(error) => {
+                add(&shared.seen.write_errors);
+                shared.seen.failed(&error);
+            }
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
         let oldest = {
@@ -268,6 +334,17 @@ async fn end(node: &Node, seen: &Seen, entry: &Entry) {
             // The bound is counted from the return.
             let _ = entry.dead_from.set(Instant::now() + bound);
         }
-        Err(_) => add(&seen.write_errors),
+        Err(error) => {
+            add(&seen.write_errors);
+            seen.failed(&told(&error));
+        }
+    }
+}
+
+/// An error and where it comes from.
+fn told(error: &session_store::Error) -> String {
+    match std::error::Error::source(error) {
+        Some(source) => format!("{error}: {source}"),
+        None => error.to_string(),
     }
 }

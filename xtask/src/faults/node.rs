@@ -6,13 +6,13 @@ use std::time::Duration;
 use session_store::postgres::{PostgresConfig, PostgresStore};
 use session_store::redis::{Client, RedisCache, RedisConfig};
 use session_store::{
-    Layered, LayeredConfig, Login, MaintenanceConfig, Policy, PrimaryStore, Sessions, Token, Ttl,
-    User, UserId, tokio_host,
+    Authentication, Layered, LayeredConfig, Login, MaintenanceConfig, Policy, PrimaryStore,
+    Sessions, Source, Token, Ttl, User, UserId, tokio_host,
 };
 
 /// How long an entry and a lease may live here: short, so that a bound can be waited for.
 pub(super) const CACHE_TTL: Duration = Duration::from_secs(5);
-const LEASE_TTL: Duration = Duration::from_secs(1);
+pub(super) const LEASE_TTL: Duration = Duration::from_secs(1);
 
 pub(super) type App = Sessions<Arc<dyn PrimaryStore>, Arc<RedisCache>>;
 pub(super) type Outcome<T = ()> = Result<T, String>;
@@ -20,6 +20,14 @@ pub(super) type Outcome<T = ()> = Result<T, String>;
 /// Turns any error into the text of a failed case.
 pub(super) fn said(error: impl std::fmt::Display) -> String {
     error.to_string()
+}
+
+/// How the servers that `line` names are used. A busy machine is no outage, so they may take their time.
+pub(super) fn cache_at(line: &str, client: Client) -> Outcome<RedisConfig> {
+    let mut config = RedisConfig::parse(line).map_err(said)?;
+    config.client = client;
+    config.deadline = Duration::from_secs(1);
+    Ok(config)
 }
 
 /// A node, with its maintenance running.
@@ -40,29 +48,46 @@ impl Drop for Node {
 impl Node {
     /// A node on a database and the servers that `line` names.
     pub(super) async fn start(truth: &PostgresConfig, line: &str, client: Client) -> Outcome<Self> {
-        let mut config = RedisConfig::parse(line).map_err(said)?;
-        config.client = client;
-        Self::with(truth, &config).await
+        Self::with(truth, &cache_at(line, client)?).await
     }
 
     /// The same with a configuration of the cache.
     pub(super) async fn with(truth: &PostgresConfig, cache: &RedisConfig) -> Outcome<Self> {
+        Self::tuned(truth, cache, |_| {}).await
+    }
+
+    /// The same with other times.
+    pub(super) async fn tuned(
+        truth: &PostgresConfig,
+        cache: &RedisConfig,
+        tune: impl FnOnce(&mut LayeredConfig),
+    ) -> Outcome<Self> {
         // Nodes on one schema share their entries, whatever else is on the servers.
         let prefix = format!("{}:", truth.schema.as_deref().unwrap_or("ss"));
-        let truth = PostgresStore::connect(truth).await.map_err(said)?;
+        let truth_config = truth;
+        let truth = PostgresStore::connect(truth_config).await.map_err(said)?;
         let cache = Arc::new(RedisCache::new(cache).map_err(said)?);
         let mut config = LayeredConfig::default();
         config.cache_ttl = Ttl::new(CACHE_TTL);
         config.lease_ttl = Ttl::new(LEASE_TTL).unwrap_or(Ttl::MIN);
         // A removal may wait for replicas.
         config.cache_deadline = Duration::from_secs(3);
+        // A busy machine is no outage.
+        config.read_wait = truth_config.connect_timeout;
+        config.read_deadline = truth_config.deadline;
         config.key_prefix = prefix;
+        tune(&mut config);
         let primary: Arc<dyn PrimaryStore> = Arc::new(truth.clone());
         let store = Layered::new(primary, Arc::clone(&cache), config, tokio_host());
         let app = Sessions::new(store.map_err(said)?, Policy::default()).map_err(said)?;
         let maintenance = app.maintenance(MaintenanceConfig::default()).map_err(said)?;
         let maintenance = tokio::spawn(maintenance.run());
         Ok(Self { app, cache, truth, maintenance })
+    }
+
+    /// Ends the background work, so that nobody but the case talks to the servers.
+    pub(super) fn rest(&self) {
+        self.maintenance.abort();
     }
 
     /// Registers the user of the tests.
@@ -83,12 +108,23 @@ impl Node {
         let token = self.log_in().await?;
         for _ in 0..200 {
             let live = self.app.authenticate(&token).await.live();
-            if live.is_some_and(|live| live.source == session_store::Source::Secondary) {
+            if live.is_some_and(|live| live.source == Source::Secondary) {
                 return Ok(token);
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         Err("no answer came from the cache in 2 s".to_owned())
+    }
+
+    /// Whether the database itself lets the token in.
+    pub(super) async fn finds(&self, token: &Token) -> bool {
+        let live = self.app.authenticate_fresh(token).await.live();
+        live.is_some_and(|live| live.source == Source::Primary)
+    }
+
+    /// Whether the node can't say who the token is, which is no logout.
+    pub(super) async fn is_at_a_loss(&self, token: &Token) -> bool {
+        matches!(self.app.authenticate(token).await, Authentication::Unavailable(_))
     }
 
     /// Whether the node lets the token in.

@@ -19,12 +19,18 @@ pub(crate) enum Weather {
     Fair,
     /// They are held back, those of new connections too, and pass later.
     Held,
+    /// What servers say is held back and passes later; what clients say passes.
+    Mute,
     /// Those of connections that are open now are held for ever; new connections are fair.
     HalfOpen,
+    /// Connections that are open now are reset; new connections are fair.
+    Reset,
     /// What clients say is lost for good, and its connection with it.
     Deaf,
-    /// The next reply is lost, and its connection with it; fair afterwards.
+    /// Instead of the next reply its connection is reset; fair afterwards.
     LosesReply,
+    /// The same for the next reply after somebody has said this word.
+    LosesReplyTo(&'static str),
     /// They pass, each piece after 20 ms.
     Slow,
     /// New connections are refused, and open ones are cut.
@@ -46,6 +52,8 @@ struct Shared {
     count: AtomicU64,
     /// Connections up to this one are silent.
     silent: AtomicU64,
+    /// Connections up to this one are reset.
+    doomed: AtomicU64,
 }
 
 impl Proxy {
@@ -58,6 +66,7 @@ impl Proxy {
             weather: watch::Sender::new(Weather::Fair),
             count: AtomicU64::new(0),
             silent: AtomicU64::new(0),
+            doomed: AtomicU64::new(0),
         });
         let server = SocketAddr::from(([127, 0, 0, 1], port));
         let task = tokio::spawn(accept(listener, server, Arc::clone(&shared)));
@@ -65,9 +74,11 @@ impl Proxy {
     }
 
     pub(crate) fn set(&self, weather: Weather) {
-        if weather == Weather::HalfOpen {
-            let count = self.shared.count.load(Ordering::SeqCst);
-            self.shared.silent.store(count, Ordering::SeqCst);
+        let count = self.shared.count.load(Ordering::SeqCst);
+        match weather {
+            Weather::HalfOpen => self.shared.silent.store(count, Ordering::SeqCst),
+            Weather::Reset => self.shared.doomed.store(count, Ordering::SeqCst),
+            _ => {}
         }
         self.shared.weather.send_replace(weather);
     }
@@ -93,52 +104,91 @@ async fn accept(listener: TcpListener, server: SocketAddr, shared: Arc<Shared>) 
         let shared = Arc::clone(&shared);
         tokio::spawn(async move {
             let Ok(upstream) = TcpStream::connect(server).await else { return };
-            let (from_client, to_client) = client.into_split();
-            let (from_server, to_server) = upstream.into_split();
-            let there = carry(from_client, to_server, &shared, (number, false));
-            let back = carry(from_server, to_client, &shared, (number, true));
+            let (mut from_client, mut to_client) = client.into_split();
+            let (mut from_server, mut to_server) = upstream.into_split();
+            let there = carry(&mut from_client, &mut to_server, &shared, (number, false));
+            let back = carry(&mut from_server, &mut to_client, &shared, (number, true));
             // When one side is gone, so is the connection.
-            tokio::select! { () = there => {}, () = back => {} }
+            let end = tokio::select! { end = there => end, end = back => end };
+            if end == End::Reset {
+                for half in [to_client, to_server] {
+                    let _ = half.as_ref().set_zero_linger();
+                    // An orderly end first would be all that the other side sees.
+                    half.forget();
+                }
+            }
         });
     }
 }
 
+/// How a connection ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Closed,
+    Reset,
+}
+
 /// Carries bytes one way until an end is gone or the weather takes the connection.
 async fn carry(
-    mut from: OwnedReadHalf,
-    mut to: OwnedWriteHalf,
+    from: &mut OwnedReadHalf,
+    to: &mut OwnedWriteHalf,
     shared: &Shared,
     (number, is_reply): (u64, bool),
-) {
+) -> End {
     let mut weather = shared.weather.subscribe();
     let mut buffer = vec![0; 16 << 10];
     loop {
         let length = tokio::select! {
             read = from.read(&mut buffer) => match read {
                 Ok(length) if length > 0 => length,
-                _ => return,
+                _ => return End::Closed,
             },
-            _ = weather.wait_for(|weather| *weather == Weather::Refused) => return,
+            end = taken(&mut weather, shared, number) => return end,
         };
         if !is_reply && *weather.borrow() == Weather::Deaf {
-            return;
+            return End::Closed;
+        }
+        if !is_reply {
+            shared.weather.send_if_modified(|weather| hear(weather, &buffer[..length]));
         }
         if is_reply && shared.weather.send_if_modified(take_reply) {
-            return;
+            return End::Reset;
         }
         if number <= shared.silent.load(Ordering::SeqCst) {
             std::future::pending::<()>().await;
         }
-        if weather.wait_for(|weather| *weather != Weather::Held).await.is_err() {
-            return;
+        let passes = |weather: &Weather| {
+            *weather != Weather::Held && !(is_reply && *weather == Weather::Mute)
+        };
+        // What was held back when the wire is cut is lost.
+        let is_cut = weather.wait_for(passes).await.is_ok_and(|now| *now == Weather::Refused);
+        if is_cut {
+            return End::Closed;
         }
         if *shared.weather.borrow() == Weather::Slow {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         if to.write_all(&buffer[..length]).await.is_err() {
-            return;
+            return End::Closed;
         }
     }
+}
+
+/// Returns when the weather takes the connection of this number.
+async fn taken(weather: &mut watch::Receiver<Weather>, shared: &Shared, number: u64) -> End {
+    let is_doomed = || number <= shared.doomed.load(Ordering::SeqCst);
+    let _ = weather.wait_for(|weather| *weather == Weather::Refused || is_doomed()).await;
+    if is_doomed() { End::Reset } else { End::Closed }
+}
+
+/// Whether this is the request whose reply is to be lost.
+fn hear(weather: &mut Weather, said: &[u8]) -> bool {
+    let Weather::LosesReplyTo(word) = *weather else { return false };
+    let is_it = said.windows(word.len()).any(|some| some == word.as_bytes());
+    if is_it {
+        *weather = Weather::LosesReply;
+    }
+    is_it
 }
 
 /// Whether this reply is the one that is lost.
@@ -148,4 +198,61 @@ fn take_reply(weather: &mut Weather) -> bool {
         *weather = Weather::Fair;
     }
     is_lost
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A server that says one byte when it hears one, and a client of it through a proxy.
+    async fn pair() -> (Proxy, TcpStream) {
+        let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let proxy = Proxy::before(server.local_addr().unwrap().port()).await.unwrap();
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = server.accept().await {
+                tokio::spawn(async move {
+                    while stream.read_u8().await.is_ok() && stream.write_u8(7).await.is_ok() {}
+                });
+            }
+        });
+        let client = TcpStream::connect(("127.0.0.1", proxy.port)).await.unwrap();
+        (proxy, client)
+    }
+
+    async fn asks(client: &mut TcpStream) -> Result<u8, std::io::ErrorKind> {
+        client.write_u8(1).await.map_err(|error| error.kind())?;
+        client.read_u8().await.map_err(|error| error.kind())
+    }
+
+    #[tokio::test]
+    async fn a_reset_is_one_and_spares_the_next_connection() {
+        for weather in [Weather::Reset, Weather::LosesReply] {
+            let (proxy, mut client) = pair().await;
+            assert_eq!(asks(&mut client).await, Ok(7));
+            proxy.set(weather);
+            let lost = asks(&mut client).await.unwrap_err();
+            assert_eq!(lost, std::io::ErrorKind::ConnectionReset, "{weather:?}");
+            let mut next = TcpStream::connect(("127.0.0.1", proxy.port)).await.unwrap();
+            assert_eq!(asks(&mut next).await, Ok(7));
+        }
+    }
+
+    #[tokio::test]
+    async fn the_reply_to_a_word_is_lost_and_no_other() {
+        let (proxy, mut client) = pair().await;
+        proxy.set(Weather::LosesReplyTo("\x02"));
+        assert_eq!(asks(&mut client).await, Ok(7));
+        client.write_u8(2).await.unwrap();
+        assert!(client.read_u8().await.is_err() && proxy.is_fair());
+    }
+
+    #[tokio::test]
+    async fn replies_that_are_held_back_come_later() {
+        let (proxy, mut client) = pair().await;
+        proxy.set(Weather::Mute);
+        let early = tokio::time::timeout(Duration::from_millis(50), asks(&mut client)).await;
+        assert!(early.is_err());
+        proxy.set(Weather::Fair);
+        assert_eq!(client.read_u8().await.unwrap(), 7);
+    }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use session_store::ErrorKind;
 use session_store::postgres::{PostgresConfig, PostgresStore};
-use session_store::redis::{RedisCache, RedisConfig};
+use session_store::redis::{Client, RedisCache, RedisConfig};
 
 use super::node::{Node, Outcome, said};
 use super::private::Private;
@@ -54,6 +54,10 @@ pub(super) async fn certificates_are_checked(_: &World) -> Outcome<String> {
     let port = port.parse().map_err(said)?;
     redis::launch(&program, &server.home, port, &all).map_err(said)?;
     for (client, name) in CLIENTS {
+        for login in ["", ":hunter2@"] {
+            let line = format!("redis://{login}localhost:{port}");
+            speaks_plainly(&line, client).await.map_err(|what| format!("{name}: {what}"))?;
+        }
         let line = format!("rediss://localhost:{port}");
         let mut config = RedisConfig::parse(&line).map_err(said)?;
         config.client = client;
@@ -75,6 +79,20 @@ pub(super) async fn certificates_are_checked(_: &World) -> Outcome<String> {
         ensure(node.accepts(&token).await, "not accepted")?;
     }
     Ok("Postgres and Redis, both clients: strange certificates are refused by name".to_owned())
+}
+
+/// Without TLS, where it is spoken: the server hangs up without a word, as one that dies does, so that
+/// this may pass, and yet is named.
+async fn speaks_plainly(line: &str, client: Client) -> Outcome {
+    let mut config = RedisConfig::parse(line).map_err(said)?;
+    config.client = client;
+    let refused = RedisCache::connect(&config).await.err().ok_or("a TLS port spoke plainly")?;
+    let source = std::error::Error::source(&refused).map(ToString::to_string).unwrap_or_default();
+    let is_named = source.contains("expect TLS (rediss://)");
+    ensure(
+        refused.kind() == &ErrorKind::Unavailable && is_named,
+        &format!("without TLS: {:?} {refused}: {source}", refused.kind()),
+    )
 }
 
 /// The Postgres that the tests share trusts everybody; this one asks.

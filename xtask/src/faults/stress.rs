@@ -15,7 +15,7 @@ use session_store::{Reason, Source, Token, Visibility};
 
 use super::node::{Node, Outcome, said};
 use super::private::Private;
-use super::{World, ensure};
+use super::{World, ensure, until};
 use crate::cli::{Failure, Verdict, say};
 use crate::servers::redis;
 
@@ -37,8 +37,12 @@ async fn alone(on: &World, client: Client) -> Outcome<String> {
     stress(on, &redis.url(), client).await
 }
 
-pub(super) async fn stress_cluster(on: &World) -> Outcome<String> {
+pub(super) async fn stress_cluster_redis(on: &World) -> Outcome<String> {
     stress(on, &on.cluster, Client::Redis).await
+}
+
+pub(super) async fn stress_cluster_fred(on: &World) -> Outcome<String> {
+    stress(on, &on.cluster, Client::Fred).await
 }
 
 /// The sessions that are asked for: the open one, and some that have ended.
@@ -94,12 +98,22 @@ impl Board {
     }
 }
 
+/// Ends the readers and the evictor however their case ends: a runtime waits for what blocks.
+struct Stop(Arc<Board>);
+
+impl Drop for Stop {
+    fn drop(&mut self) {
+        self.0.is_over.store(true, Ordering::Relaxed);
+    }
+}
+
 async fn stress(on: &World, line: &str, client: Client) -> Outcome<String> {
     let truth = on.truth().await?;
     let node = Arc::new(Node::start(&truth, line, client).await?);
     node.register().await?;
     let mut other = Other::start(&truth, line, client)?;
     let board = Arc::new(Board::default());
+    let stop = Stop(Arc::clone(&board));
     let mut tasks = Vec::new();
     for number in 0..READERS {
         let (node, board) = (Arc::clone(&node), Arc::clone(&board));
@@ -124,13 +138,13 @@ async fn stress(on: &World, line: &str, client: Client) -> Outcome<String> {
             board.end(token);
         }
     }
-    board.is_over.store(true, Ordering::Relaxed);
+    drop(stop);
     for task in tasks {
         task.await.map_err(said)?;
     }
     let evicted = evictor.await.map_err(said)?;
     let own = board.counts();
-    let others = other.finish()?;
+    let others = other.finish().await?;
     let [lookups, hits, accepted] = [0, 1, 2].map(|at| own[at] + others[at]);
     let figures = format!(
         "{lookups} lookups ({} in the other process, {hits} hits), {logouts} logouts ({immediate} \
@@ -190,8 +204,11 @@ impl Other {
     }
 
     /// What it counted.
-    fn finish(mut self) -> Outcome<[u64; 3]> {
+    async fn finish(mut self) -> Outcome<[u64; 3]> {
         drop(self.orders.take());
+        // Only one that has ended is read from: whoever waits for a pipe can't be called off.
+        let ends = async || matches!(self.child.try_wait(), Ok(Some(_)));
+        until(Duration::from_secs(30), "the other process ends", ends).await?;
         let output = self.child.stdout.take().ok_or("the other process says nothing")?;
         let mut counts = Vec::new();
         for line in BufReader::new(output).lines() {
@@ -222,6 +239,7 @@ pub(super) fn child(arguments: &[String]) -> Result<Verdict, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::io("tokio", &error))?;
     let board = Arc::new(Board::default());
+    let stop = Stop(Arc::clone(&board));
     let node = runtime.block_on(Node::start(&truth, line, client)).map_err(Failure::new)?;
     let node = Arc::new(node);
     let readers: Vec<_> = (0..READERS)
@@ -239,7 +257,7 @@ pub(super) fn child(arguments: &[String]) -> Result<Verdict, Failure> {
             _ => board.end(Arc::new(token)),
         }
     }
-    board.is_over.store(true, Ordering::Relaxed);
+    drop(stop);
     for reader in readers {
         runtime.block_on(reader).map_err(|error| Failure::new(error.to_string()))?;
     }

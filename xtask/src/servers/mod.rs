@@ -17,10 +17,11 @@ pub(crate) mod valkey;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
+use std::time::Instant;
 
 use parking_lot::Mutex;
 
-use crate::cli::{Failure, Verdict, say};
+use crate::cli::{Failure, Verdict, complain, say};
 use book::{Book, Home, Way};
 use state::State;
 
@@ -123,9 +124,13 @@ pub(crate) fn run(root: &Path, arguments: &[String]) -> Result<Verdict, Failure>
 fn shown(root: &Path, way: Way) -> Result<(), Failure> {
     let book = Book::open(&state_file(root), way)?;
     interrupt::undoes()?;
-    for (variable, url) in up(&KINDS, &book, &book)?.0 {
+    let began = Instant::now();
+    let addresses = up(&KINDS, &book, &book)?.0;
+    let took = began.elapsed().as_secs_f32();
+    for (variable, url) in &addresses {
         say(&format!("{variable}={url}"));
     }
+    complain(&format!("servers: {} are up after {took:.1} s", addresses.len()));
     Ok(())
 }
 
@@ -208,7 +213,7 @@ impl Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         if let Err(failure) = self.book.undo() {
-            crate::cli::complain(&format!("servers: {failure}"));
+            complain(&format!("servers: {failure}"));
         }
     }
 }
