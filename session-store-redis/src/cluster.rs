@@ -195,9 +195,10 @@ impl Cluster {
         match found {
             Ok(map) => {
                 let map = Arc::new(map);
-                if state.map.as_ref().is_some_and(|before| *before != map) {
+                let was_missed = state.trouble.as_ref().is_some_and(Fault::is_outage);
+                if state.map.as_ref().map_or(was_missed, |before| *before != map) {
                     // Counted before anybody can go by the new map: a node that was promoted may
-                    // lack a removal.
+                    // lack a removal, and so may all that were away when the map was asked for first.
                     self.shared.dialer.watch.changed();
                 }
                 self.release(&map);

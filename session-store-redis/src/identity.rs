@@ -113,6 +113,12 @@ impl Known {
         *known = Some(identity.clone());
     }
 
+    /// Notes that nobody could be asked. Whoever answers first after that is another one: what it has
+    /// may be of before removals that were acknowledged to others.
+    pub(crate) fn missed(&self) {
+        self.0.lock().get_or_insert_with(Identity::default);
+    }
+
     /// Whether nobody else was noted since.
     pub(crate) fn is(&self, identity: &Identity) -> bool {
         self.0.lock().as_ref() == Some(identity)
@@ -171,6 +177,23 @@ mod tests {
         assert!(other_way.is(&after) && !other_way.is(&before));
         other_way.note(&after, &watch);
         assert_eq!(watch.epoch(), 1);
+    }
+
+    #[test]
+    fn whoever_answers_first_is_no_change_unless_somebody_was_missed() {
+        let one = identity("run_id:aa\r\n", "");
+        for (is_missed, epoch) in [(false, 0), (true, 1)] {
+            let (known, watch) = (Known::default(), Watch::default());
+            if is_missed {
+                known.missed();
+            }
+            known.note(&one, &watch);
+            assert_eq!(watch.epoch(), epoch);
+            // Who it was is known now, whether it can be asked or not.
+            known.missed();
+            known.note(&one, &watch);
+            assert_eq!(watch.epoch(), epoch);
+        }
     }
 
     #[test]

@@ -3,9 +3,11 @@
 #![cfg(all(feature = "redis", feature = "fred"))]
 #![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
+mod again;
 mod cluster;
 mod gate;
 mod identity;
+mod outage;
 mod private;
 mod rollback;
 mod sentinel;
