@@ -102,6 +102,10 @@ where
         }
         match found {
             Ok(Some(record)) => self.classify(record, false),
+            Ok(None) if !self.shield.may_lease() => {
+                self.shield.counters.bypassed.add();
+                Seen::Blind
+            }
             Ok(None) => match self.shield.reserve(key, self.lease_ttl).await {
                 Ok(Reservation::Granted(lease)) => self.classify(lease, true),
                 Ok(Reservation::Occupied(_)) if !self.shield.is_open() => {

@@ -9,6 +9,7 @@ mod gate;
 mod identity;
 mod outage;
 mod private;
+mod readonly;
 mod rollback;
 mod sentinel;
 mod waiting;

@@ -51,6 +51,7 @@ pub(super) enum Quirk {
     ReadsLag,
     WritesOnReading,
     KeysPerNode,
+    CountsTheOwnerToo,
     IgnoresThePrefix,
     // Use.
     TouchesTwice,
@@ -144,6 +145,11 @@ pub(super) const TABLE: &[Row] = &[
     (Node(Quirk::ReadsLag), "conformance L-54", "reads of the primary lag behind by one"),
     (Node(Quirk::WritesOnReading), "conformance P-12", "a lookup writes to the primary"),
     (Node(Quirk::KeysPerNode), "conformance L-55", "nodes do not find each other's entries"),
+    (
+        Node(Quirk::CountsTheOwnerToo),
+        "review of 2026-11-21",
+        "a session is read twenty times and then refused",
+    ),
     (Node(Quirk::IgnoresThePrefix), "conformance L-55", "the key prefix is not used"),
     (Node(Quirk::TouchesTwice), "conformance L-50", "every use is written twice"),
     (Node(Quirk::SwallowsTouchErrors), "conformance L-51", "touches that failed are forgotten"),

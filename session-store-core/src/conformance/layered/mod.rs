@@ -19,6 +19,7 @@ mod background;
 mod clocks;
 mod eventual;
 mod rollback;
+mod refused;
 mod shared;
 mod twins;
 mod rotation;
@@ -234,6 +235,7 @@ fn cases() -> impl Iterator<Item = &'static Case<PairBench>> {
         rotation::CASES,
         alone::CASES,
         rollback::CASES,
+        refused::CASES,
     ]
     .into_iter()
     .flatten()
