@@ -38,6 +38,7 @@ pub(super) enum Quirk {
     RemovesOnlyWhatItEnded,
     LostRepliesKeepTheEntry,
     RemovesOneByOne,
+    RemovesTwice,
     WaitsForNothing,
     // Reads.
     AsksBoth,
@@ -129,6 +130,7 @@ pub(super) const TABLE: &[Row] = &[
         "a commit with a lost reply leaves the entry",
     ),
     (Node(Quirk::RemovesOneByOne), "pitfalls 4 last rows", "a removal costs a round trip per key"),
+    (Node(Quirk::RemovesTwice), "review of 2026-11-21", "a removal names each key twice"),
     (Node(Quirk::WaitsForNothing), "coherence T8", "waiting out does not wait"),
     (Node(Quirk::AsksBoth), "conformance L-02", "a hit asks the primary too"),
     (Node(Quirk::CacheErrorsAreAbsences), "pitfalls 2.2 A7", "an error of the cache is an absence"),
@@ -241,6 +243,11 @@ pub(super) const TABLE: &[Row] = &[
         "other caches are not reckoned with",
     ),
     (Primary(primary::Defect::TheLogEndsEarly), "coherence 4.6", "a drain ends after one page"),
+    (
+        Primary(primary::Defect::DrainsOneAtATime),
+        "review of 2026-11-21",
+        "an entry that can't be removed whole holds up those behind it",
+    ),
     (
         Primary(primary::Defect::ShellsAreNotLogged),
         "pitfalls M3",

@@ -20,6 +20,7 @@ mod clocks;
 mod eventual;
 mod rollback;
 mod refused;
+mod drained;
 mod shared;
 mod twins;
 mod rotation;
@@ -236,6 +237,7 @@ fn cases() -> impl Iterator<Item = &'static Case<PairBench>> {
         alone::CASES,
         rollback::CASES,
         refused::CASES,
+        drained::CASES,
     ]
     .into_iter()
     .flatten()
