@@ -45,6 +45,7 @@ struct Inner {
     prefix: String,
     seal: Seal,
     may_roll_back: bool,
+    slack: Duration,
 }
 
 impl RedisCache {
@@ -61,6 +62,7 @@ impl RedisCache {
             prefix: config.key_prefix.clone(),
             seal: Seal(config.record_keys.clone()),
             may_roll_back: config.rollback == Rollback::Possible,
+            slack: config.slack(),
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -128,6 +130,7 @@ impl SecondaryStore for RedisCache {
             min_ttl: Duration::ZERO,
             ttl_granularity: Duration::from_millis(1),
             overrun: Duration::ZERO,
+            rollback_slack: self.inner.slack,
             max_record_bytes: MAX_RECORD_BYTES,
             max_batch: MAX_BATCH,
         }

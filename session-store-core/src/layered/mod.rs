@@ -184,7 +184,9 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
         Guarantee {
             healthy: inner.healthy(),
             cache_failure: inner.failure_bound(),
-            rollback: promise.may_roll_back.then(|| inner.failure_bound()),
+            rollback: promise
+                .may_roll_back
+                .then(|| inner.failure_bound().saturating_add(promise.rollback_slack)),
             out_of_band: inner.failure_bound(),
         }
     }

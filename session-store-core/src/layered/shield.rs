@@ -29,7 +29,8 @@ pub(crate) struct Shield<S> {
     host: Host,
     deadline: Duration,
     pause: Duration,
-    /// How long after a lost stretch no entry of before can be left, in milliseconds.
+    /// How long after a lost stretch no entry of before can be left, in milliseconds, where all nodes
+    /// notice at once.
     quarantine: AtomicU64,
     epoch: AtomicU64,
     failures: AtomicU32,
@@ -152,7 +153,10 @@ impl<S: SecondaryStore> Shield<S> {
     }
 
     fn quarantine(&self) -> Duration {
-        Duration::from_millis(self.quarantine.load(Ordering::Relaxed))
+        // Who has not noticed yet may remove where nobody looks any more, and a process that begins may
+        // put meanwhile what was read before that.
+        let own = Duration::from_millis(self.quarantine.load(Ordering::Relaxed));
+        own.saturating_add(self.promise.rollback_slack)
     }
 
     fn close_for(&self, length: Duration) {

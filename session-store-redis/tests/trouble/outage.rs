@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use session_store_core::{PrimaryStore, Reason, Visibility};
 use session_store_memory::MemoryStore;
-use session_store_redis::Rollback;
+use session_store_redis::{Rollback, Wait};
 
 use super::again::{CACHE_TTL, Phoenix, app, log_in_warm};
 use super::*;
@@ -112,5 +112,21 @@ async fn a_map_that_was_missed_at_first_is_a_change() {
         let epoch = cache.epoch();
         assert!(cache.get(&key("again")).await.is_ok());
         assert_eq!(cache.epoch(), epoch);
+    }
+}
+
+#[tokio::test]
+async fn the_promise_reckons_with_those_who_notice_late() {
+    for client in CLIENTS {
+        let mut config = RedisConfig::parse(&single()).unwrap();
+        config.client = client;
+        let slack =
+            |config: &RedisConfig| RedisCache::new(config).unwrap().promise().rollback_slack;
+        assert_eq!(slack(&config), Duration::from_millis(1000 + 200 + 250));
+        config.clock_skew = Duration::from_secs(10);
+        config.wait = Some(Wait { replicas: 1, timeout: Duration::from_secs(2) });
+        assert_eq!(slack(&config), Duration::from_millis(1000 + 200 + 2000 + 10_000));
+        config.rollback = Rollback::Impossible;
+        assert_eq!(slack(&config), Duration::ZERO);
     }
 }

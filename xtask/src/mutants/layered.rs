@@ -61,6 +61,7 @@ pub(super) enum Quirk {
     TouchesFromTheFuture,
     // Class and clocks.
     ClaimsToBeShared,
+    HidesTheEpoch,
     ClaimsToBeLinearizable,
     Unstamped,
     DropsTheServersTime,
@@ -158,6 +159,7 @@ pub(super) const TABLE: &[Row] = &[
     (Node(Quirk::TouchesRemove), "conformance L-52", "a touch removes the entry"),
     (Node(Quirk::TouchesFromTheFuture), "conformance P-97", "a clock set back prolongs sessions"),
     (Node(Quirk::ClaimsToBeShared), "coherence 4.4", "a cache of one process passes for shared"),
+    (Node(Quirk::HidesTheEpoch), "coherence H1", "nobody notices that the cache is another one"),
     (
         Node(Quirk::ClaimsToBeLinearizable),
         "coherence 4.4",

@@ -59,6 +59,7 @@ impl SecondaryStore for Quota {
             min_ttl: Duration::ZERO,
             ttl_granularity: Duration::from_millis(1),
             overrun: Duration::ZERO,
+            rollback_slack: Duration::ZERO,
             max_record_bytes: 1 << 20,
             max_batch: 2,
         }
