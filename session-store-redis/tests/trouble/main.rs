@@ -7,6 +7,9 @@ mod again;
 mod cluster;
 mod gate;
 mod identity;
+mod idle;
+#[cfg(feature = "rustls")]
+mod named;
 mod outage;
 mod private;
 mod readonly;
