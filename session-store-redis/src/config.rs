@@ -25,7 +25,9 @@ pub struct RedisConfig {
     pub deadline: Duration,
     /// How long making a connection may take; 1 ms at least. Default: 1 s.
     pub connect_timeout: Duration,
-    /// After how long without any answer a connection is replaced; 1 ms at least. Default: 1 s.
+    /// A connection is replaced when three questions or more have gone unanswered and the first of them
+    /// was asked so long ago; 1 ms at least. A check that is due (`identity_interval`) and is not answered
+    /// within `connect_timeout` replaces it too. Default: 1 s.
     pub silence: Duration,
     /// How long nobody tries to connect after an attempt has failed; operations fail at once
     /// meanwhile. Default: 200 ms.
@@ -196,8 +198,13 @@ fn refused(what: &'static str) -> Error {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Servers {
     /// One server.
+    ///
+    /// Where its name is moved to another server while this one lives on, a node that stays connected
+    /// goes on here, and its removals count: `Immediate` is said of a server that others have left. End
+    /// the old one first, or use sentinels, which are asked who is in charge.
     Single(Address),
-    /// Some nodes of a Cluster; the others are found through them.
+    /// Some nodes of a Cluster; the others are found through them: by TLS under the names that they
+    /// announce (`cluster-announce-hostname`), else, or without such, by their addresses.
     Cluster(Vec<Address>),
     /// Sentinels that know where the master is. User, password and database are the master's.
     ///
@@ -250,7 +257,8 @@ pub enum Rollback {
     /// By a failover to a replica that lags, or by a restart from a file.
     #[default]
     Possible,
-    /// There is no replica, and nothing is saved (`save ""`, `appendonly no`).
+    /// There is no replica, and nothing is saved (`save ""`, `appendonly no`). Nor are slots of a
+    /// Cluster moved while nodes are in use: a moved slot may bring back what was removed.
     Impossible,
 }
 
