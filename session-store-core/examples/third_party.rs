@@ -55,6 +55,7 @@ impl SecondaryStore for MapCache {
             min_ttl: Duration::ZERO,
             ttl_granularity: Duration::from_millis(1),
             overrun: Duration::ZERO,
+            rollback_slack: Duration::ZERO,
             max_record_bytes: MAX_RECORD,
             max_batch: usize::MAX,
         }

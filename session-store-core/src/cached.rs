@@ -107,10 +107,11 @@ where
         if config.key_prefix.len() > 128 || config.key_prefix.contains('\0') {
             return Err(Error::configuration("core", "key_prefix: at most 128 bytes without NUL"));
         }
+        let overrun = secondary.promise().overrun;
         let times = ShieldTimes {
             deadline: config.cache_deadline,
             pause: Duration::from_secs(1),
-            quarantine: config.ttl.as_duration() + config.lease_ttl.as_duration(),
+            quarantine: config.ttl.as_duration() + config.lease_ttl.as_duration() + overrun,
         };
         let shield = Shield::new(secondary, host.clone(), times);
         let leases = Leases::new(shield, host.clone(), config.lease_ttl, config.max_fills);

@@ -130,6 +130,9 @@ pub struct SecondaryPromise {
     /// How much longer than its TTL an entry may be served; more than zero where its end is told by
     /// the clocks of the nodes, which differ.
     pub overrun: Duration,
+    /// How long after a change of its epoch some node may still not have noticed, and what the clocks of
+    /// its servers may add to the life of an entry that comes back; zero where nothing comes back.
+    pub rollback_slack: Duration,
     /// The largest record, in bytes.
     pub max_record_bytes: usize,
     /// How many keys one round trip removes.

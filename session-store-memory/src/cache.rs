@@ -113,6 +113,7 @@ impl SecondaryStore for MemoryCache {
             min_ttl: Duration::ZERO,
             ttl_granularity: Duration::from_millis(1),
             overrun: Duration::ZERO,
+            rollback_slack: Duration::ZERO,
             max_record_bytes: self.inner.max_record_bytes,
             max_batch: usize::MAX,
         }

@@ -24,6 +24,8 @@ use crate::seal::Seal;
 const MAX_RECORD_BYTES: usize = 1 << 20;
 /// How many keys one round trip removes.
 const MAX_BATCH: usize = 10_000;
+/// The same in a Cluster, where each key is a command, and all of them have one deadline.
+const MAX_CLUSTER_BATCH: usize = 1_000;
 const NONCE: usize = 8;
 
 /// A cache in Redis or Valkey.
@@ -45,6 +47,7 @@ struct Inner {
     prefix: String,
     seal: Seal,
     may_roll_back: bool,
+    slack: Duration,
 }
 
 impl RedisCache {
@@ -61,6 +64,7 @@ impl RedisCache {
             prefix: config.key_prefix.clone(),
             seal: Seal(config.record_keys.clone()),
             may_roll_back: config.rollback == Rollback::Possible,
+            slack: config.slack(),
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -128,8 +132,12 @@ impl SecondaryStore for RedisCache {
             min_ttl: Duration::ZERO,
             ttl_granularity: Duration::from_millis(1),
             overrun: Duration::ZERO,
+            rollback_slack: self.inner.slack,
             max_record_bytes: MAX_RECORD_BYTES,
-            max_batch: MAX_BATCH,
+            max_batch: match self.inner.routes {
+                Routes::One(_) => MAX_BATCH,
+                Routes::Cluster(_) => MAX_CLUSTER_BATCH,
+            },
         }
     }
 

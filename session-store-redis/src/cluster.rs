@@ -2,7 +2,7 @@
 //!
 //! Nothing is sent again unless the answer says that it was not run (`MOVED`, `ASK`).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use futures_util::StreamExt;
@@ -15,7 +15,7 @@ use crate::error::Fault;
 use crate::identity::Known;
 use crate::key::{SLOTS, slot};
 use crate::link::{Dialer, Link, Place};
-use crate::slots::{Claim, Claims, Map, Redirection};
+use crate::slots::{Claim, Claims, Map, Names, Redirection, witness};
 use crate::url::Node;
 
 /// So many nodes say what the map is, or the majority of all where that is less, or whoever has
@@ -34,10 +34,17 @@ pub(crate) struct Cluster {
 struct Shared {
     dialer: Arc<Dialer>,
     seeds: Vec<Node>,
-    members: Mutex<HashMap<Node, Member>>,
+    members: Mutex<Members>,
     state: Mutex<State>,
     /// One look at a time.
     turn: tokio::sync::Mutex<()>,
+}
+
+/// The nodes that were asked, and by which map they own something.
+#[derive(Debug, Default)]
+struct Members {
+    all: HashMap<Node, Member>,
+    map: Option<Arc<Map>>,
 }
 
 /// A node that was asked.
@@ -95,6 +102,7 @@ impl Cluster {
         let answer = match redirection {
             Redirection::Moved(node) => {
                 let (link, again) = self.owner(slot, end).await?;
+                let node = self.named(node);
                 if again == owner {
                     // The nodes disagree. The one that was asked knows best whether it owns a slot.
                     self.shared.dialer.watch.changed();
@@ -107,6 +115,7 @@ impl Cluster {
                 // A copy that arrived there after the key was removed here answers as if nothing had
                 // been removed, and no map says so.
                 self.shared.dialer.watch.changed();
+                let node = self.named(node);
                 let both = [Command::new("ASKING", &[]), command];
                 let mut answers = self.link(&node).all(&both, end).await?;
                 answers.pop().unwrap_or_else(|| Err(Fault::Lost("no answer".to_owned())))
@@ -162,6 +171,12 @@ impl Cluster {
         Ok((self.link(node), node.clone()))
     }
 
+    /// How the map calls a node that another one sends to.
+    fn named(&self, node: Node) -> Node {
+        let map = self.shared.state.lock().map.clone();
+        map.map_or(node.clone(), |map| map.named(node))
+    }
+
     /// The owner of `slot`; without one, the map is looked at again the next time.
     fn owner_in<'a>(&self, map: &'a Map, slot: u16) -> Result<&'a Node, Fault> {
         map.owner(slot).ok_or_else(|| {
@@ -171,9 +186,18 @@ impl Cluster {
     }
 
     fn link(&self, node: &Node) -> Arc<Link> {
+        self.link_by(self.way, node)
+    }
+
+    fn link_by(&self, way: usize, node: &Node) -> Arc<Link> {
         let mut members = self.shared.members.lock();
-        let Member { known, links } = members.entry(node.clone()).or_default();
-        let link = links[self.way].get_or_insert_with(|| {
+        let Members { all, map } = &mut *members;
+        let Member { known, links } = all.entry(node.clone()).or_insert_with(|| {
+            let member = Member::default();
+            member.known.set_idle(map.as_ref().is_some_and(|map| !map.nodes.contains(node)));
+            member
+        });
+        let link = links[way].get_or_insert_with(|| {
             let dialer = Arc::clone(&self.shared.dialer);
             Arc::new(Link::new(Place::Part(node.clone()), dialer, known.clone()))
         });
@@ -189,15 +213,18 @@ impl Cluster {
         if let Some(found) = self.current() {
             return found;
         }
-        let found = self.look(end).await;
+        // A removal may wait for replicas for long; the others wait for the map meanwhile.
+        let most = if self.way == 0 { end } else { end.min(self.shared.dialer.end()) };
+        let found = self.look(most).await;
         let mut state = self.shared.state.lock();
         let pause = Some(Instant::now() + self.shared.dialer.pause);
         match found {
             Ok(map) => {
                 let map = Arc::new(map);
-                if state.map.as_ref().is_some_and(|before| *before != map) {
+                let was_missed = state.trouble.as_ref().is_some_and(Fault::is_outage);
+                if state.map.as_ref().map_or(was_missed, |before| *before != map) {
                     // Counted before anybody can go by the new map: a node that was promoted may
-                    // lack a removal.
+                    // lack a removal, and so may all that were away when the map was asked for first.
                     self.shared.dialer.watch.changed();
                 }
                 self.release(&map);
@@ -224,10 +251,16 @@ impl Cluster {
     }
 
     /// Forgets nodes that own nothing any more, and so closes the connections to them. Who they were
-    /// need not be known: that they own something again is a new epoch.
-    fn release(&self, map: &Map) {
+    /// need not be known, nor who the seeds are that own nothing: that they own something again is a new
+    /// epoch.
+    fn release(&self, map: &Arc<Map>) {
         let is_needed = |node: &Node| map.nodes.contains(node) || self.shared.seeds.contains(node);
-        self.shared.members.lock().retain(|node, _| is_needed(node));
+        let mut members = self.shared.members.lock();
+        members.all.retain(|node, _| is_needed(node));
+        for (node, member) in &members.all {
+            member.known.set_idle(!map.nodes.contains(node));
+        }
+        members.map = Some(Arc::clone(map));
     }
 
     /// Asks all nodes, and takes what enough of them say. When some don't answer, half of the time
@@ -235,36 +268,45 @@ impl Cluster {
     async fn look(&self, end: Instant) -> Result<Map, Fault> {
         let mut nodes =
             self.shared.state.lock().map.as_ref().map_or_else(Vec::new, |map| map.nodes.clone());
+        let known = nodes.len();
         nodes.extend(self.shared.seeds.iter().cloned());
-        let mut seen = std::collections::HashSet::new();
+        let mut seen = HashSet::new();
         nodes.retain(|node| seen.insert(node.clone()));
-        let needed = WITNESSES.min(nodes.len() / 2 + 1);
+        // A seed may be named in another way than the map names it, and has one voice all the same.
+        let servers = nodes.len().min(self.shared.seeds.len().max(known));
+        let needed = WITNESSES.min(servers / 2 + 1);
         let asked = nodes.iter().map(|node| self.ask(node, end));
         let mut answers: FuturesUnordered<_> = asked.collect();
         let now = Instant::now();
         let soon = now + end.saturating_duration_since(now) / 2;
-        let (mut claims, mut count, mut trouble) = (Claims::default(), 0, None);
-        while count < needed {
-            let patience = if count == 0 { end } else { soon };
+        let is_tls = self.shared.dialer.template.tls.is_some();
+        let names = if is_tls { Names::Announced } else { Names::Addresses };
+        let (mut claims, mut witnesses, mut trouble) = (Claims::default(), HashSet::new(), None);
+        while witnesses.len() < needed {
+            let patience = if witnesses.is_empty() { end } else { soon };
             match timeout_at(patience, answers.next()).await {
-                Ok(Some(Ok(said))) => {
-                    claims.add(said);
-                    count += 1;
+                Ok(Some(Ok((who, said)))) => {
+                    claims.add(said, names);
+                    witnesses.insert(who);
                 }
                 Ok(Some(Err(fault))) => trouble = Some(fault),
                 Ok(None) | Err(_) => break,
             }
         }
-        if count == 0 {
+        if witnesses.is_empty() {
             return Err(trouble.unwrap_or_else(late));
         }
         Ok(claims.into_map())
     }
 
-    async fn ask(&self, node: &Node, end: Instant) -> Result<Vec<Claim>, Fault> {
-        let answer = self.link(node).call(Command::new("CLUSTER", &[b"NODES"]), end).await?;
+    /// Who answers at `node`, and what it says.
+    async fn ask(&self, node: &Node, end: Instant) -> Result<(String, Vec<Claim>), Fault> {
+        // Whatever waits for replicas on the way of the removals must not hold up everybody's map.
+        let link = self.link_by(0, node);
+        let answer = link.call(Command::new("CLUSTER", &[b"NODES"]), end).await?;
         let text = answer.text().unwrap_or_default();
-        Ok(text.lines().filter_map(|line| Claim::read(line, &node.host)).collect())
+        let who = witness(text).map_or_else(|| node.to_string(), str::to_owned);
+        Ok((who, text.lines().filter_map(|line| Claim::read(line, &node.host)).collect()))
     }
 }
 
@@ -300,12 +342,11 @@ mod tests {
             }
         }
         let mut claims = Claims::default();
-        claims.add(
-            Claim::read("aa n7:6379@1 master - 0 0 5 connected 0-99", "").into_iter().collect(),
-        );
-        reads.release(&claims.into_map());
+        let said = Claim::read("aa n7:6379@1 master - 0 0 5 connected 0-99", "");
+        claims.add(said.into_iter().collect(), Names::Addresses);
+        reads.release(&Arc::new(claims.into_map()));
         let members = removals.shared.members.lock();
-        let mut left: Vec<&str> = members.keys().map(|node| node.host.as_str()).collect();
+        let mut left: Vec<&str> = members.all.keys().map(|node| node.host.as_str()).collect();
         left.sort_unstable();
         assert_eq!(left, ["n7", "seed"]);
     }

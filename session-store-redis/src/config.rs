@@ -25,15 +25,22 @@ pub struct RedisConfig {
     pub deadline: Duration,
     /// How long making a connection may take; 1 ms at least. Default: 1 s.
     pub connect_timeout: Duration,
-    /// After how long without any answer a connection is replaced; 1 ms at least. Default: 1 s.
+    /// A connection is replaced when three questions or more have gone unanswered and the first of them
+    /// was asked so long ago; 1 ms at least. A check that is due (`identity_interval`) and is not answered
+    /// within `connect_timeout` replaces it too. Default: 1 s.
     pub silence: Duration,
     /// How long nobody tries to connect after an attempt has failed; operations fail at once
     /// meanwhile. Default: 200 ms.
     pub connect_pause: Duration,
     /// How often a connection in use is asked whether it is still the same server, and sentinels
-    /// whether it is still the master. For so long a node may take a deposed master for the real one.
-    /// Default: 1 s.
+    /// whether it is still the master. For so long and one `deadline` a node may take a deposed master
+    /// for the real one, which `Guarantee::rollback` reckons with. Default: 1 s.
     pub identity_interval: Duration,
+    /// How far the clocks of servers may differ that take over from each other, and how far that of one
+    /// may go back: ends of entries are saved and replicated as points in time, and the server judges
+    /// them by its clock. Part of `Guarantee::rollback`. A clock that goes back further prolongs every
+    /// entry by as much, and nothing tells that. Default: 250 ms.
+    pub clock_skew: Duration,
     /// After how long the kernel gives up on bytes that nobody acknowledges. Default: 2 s.
     pub tcp_user_timeout: Duration,
     /// Whether requests leave at once (`TCP_NODELAY`); turned off, many at a time are faster and
@@ -67,6 +74,7 @@ impl RedisConfig {
             silence: Duration::from_secs(1),
             connect_pause: Duration::from_millis(200),
             identity_interval: Duration::from_secs(1),
+            clock_skew: Duration::from_millis(250),
             tcp_user_timeout: Duration::from_secs(2),
             nodelay: true,
             ca_pem: None,
@@ -103,6 +111,16 @@ impl RedisConfig {
             (None, Err(addresses)) => Servers::Cluster(addresses),
         };
         Ok(Self::new(servers))
+    }
+
+    /// How long after a failover somebody may still use what was left, and what clocks add to entries.
+    pub(crate) fn slack(&self) -> Duration {
+        let wait = self.wait.map_or(Duration::ZERO, |wait| wait.timeout);
+        let late = self.identity_interval + self.deadline + wait;
+        match self.rollback {
+            Rollback::Possible => late + self.clock_skew,
+            Rollback::Impossible => Duration::ZERO,
+        }
     }
 
     /// Refuses what can't work.
@@ -149,6 +167,7 @@ impl RedisConfig {
             ("silence", self.silence, least),
             ("connect_pause", self.connect_pause, none),
             ("identity_interval", self.identity_interval, none),
+            ("clock_skew", self.clock_skew, none),
             ("tcp_user_timeout", self.tcp_user_timeout, least),
             ("wait.timeout", self.wait.map_or(least, |wait| wait.timeout), least),
         ];
@@ -179,8 +198,13 @@ fn refused(what: &'static str) -> Error {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Servers {
     /// One server.
+    ///
+    /// Where its name is moved to another server while this one lives on, a node that stays connected
+    /// goes on here, and its removals count: `Immediate` is said of a server that others have left. End
+    /// the old one first, or use sentinels, which are asked who is in charge.
     Single(Address),
-    /// Some nodes of a Cluster; the others are found through them.
+    /// Some nodes of a Cluster; the others are found through them: by TLS under the names that they
+    /// announce (`cluster-announce-hostname`), else, or without such, by their addresses.
     Cluster(Vec<Address>),
     /// Sentinels that know where the master is. User, password and database are the master's.
     ///
@@ -233,7 +257,8 @@ pub enum Rollback {
     /// By a failover to a replica that lags, or by a restart from a file.
     #[default]
     Possible,
-    /// There is no replica, and nothing is saved (`save ""`, `appendonly no`).
+    /// There is no replica, and nothing is saved (`save ""`, `appendonly no`). Nor are slots of a
+    /// Cluster moved while nodes are in use: a moved slot may bring back what was removed.
     Impossible,
 }
 
@@ -301,12 +326,13 @@ mod tests {
     #[test]
     fn lengths_of_time_that_can_not_work_are_refused_by_name_and_value() {
         type Set = fn(&mut RedisConfig, Duration);
-        let all: [(&str, bool, Set); 7] = [
+        let all: [(&str, bool, Set); 8] = [
             ("deadline", false, |config, to| config.deadline = to),
             ("connect_timeout", false, |config, to| config.connect_timeout = to),
             ("silence", false, |config, to| config.silence = to),
             ("connect_pause", true, |config, to| config.connect_pause = to),
             ("identity_interval", true, |config, to| config.identity_interval = to),
+            ("clock_skew", true, |config, to| config.clock_skew = to),
             ("tcp_user_timeout", false, |config, to| config.tcp_user_timeout = to),
             ("wait.timeout", false, |config, to| {
                 config.wait = Some(Wait { replicas: 1, timeout: to });

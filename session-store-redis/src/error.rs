@@ -74,6 +74,11 @@ impl Fault {
         }
     }
 
+    /// Whether a server may have been away, and come back with what had been removed.
+    pub(crate) fn is_outage(&self) -> bool {
+        !matches!(self, Self::Misconfigured { .. })
+    }
+
     /// The same for a caller whose command `name` may have had an effect, or could not have.
     pub(crate) fn into_error(self, name: &'static str, effect: Effect) -> Error {
         let text = match &self {

@@ -105,22 +105,52 @@ impl Identity {
 
 /// Who answered last at one place, for all ways to it.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Known(Arc<Mutex<Option<Identity>>>);
+pub(crate) struct Known(Arc<Mutex<Seen>>);
+
+#[derive(Debug, Default)]
+struct Seen {
+    last: Option<Identity>,
+    /// Nothing is kept there, so nothing can come back.
+    is_idle: bool,
+}
 
 impl Known {
     /// Notes who answers. Another one than before is a new epoch, counted once, and before anybody can
     /// find it noted.
     pub(crate) fn note(&self, identity: &Identity, watch: &Watch) {
-        let mut known = self.0.lock();
-        if known.as_ref().is_some_and(|before| before != identity) {
+        let mut seen = self.0.lock();
+        if seen.is_idle {
+            return;
+        }
+        if seen.last.as_ref().is_some_and(|before| before != identity) {
             watch.changed();
         }
-        *known = Some(identity.clone());
+        seen.last = Some(identity.clone());
+    }
+
+    /// Notes that nobody could be asked. Whoever answers first after that is another one: what it has
+    /// may be of before removals that were acknowledged to others.
+    pub(crate) fn missed(&self) {
+        let mut seen = self.0.lock();
+        if !seen.is_idle {
+            seen.last.get_or_insert_with(Identity::default);
+        }
+    }
+
+    /// From now on nothing is kept there, or something may be. That it is, is a change by itself, so who
+    /// was there before need not be known.
+    pub(crate) fn set_idle(&self, is_idle: bool) {
+        let mut seen = self.0.lock();
+        if is_idle {
+            seen.last = None;
+        }
+        seen.is_idle = is_idle;
     }
 
     /// Whether nobody else was noted since.
     pub(crate) fn is(&self, identity: &Identity) -> bool {
-        self.0.lock().as_ref() == Some(identity)
+        let seen = self.0.lock();
+        seen.is_idle || seen.last.as_ref() == Some(identity)
     }
 }
 
@@ -175,6 +205,40 @@ mod tests {
         known.note(&after, &watch);
         assert!(other_way.is(&after) && !other_way.is(&before));
         other_way.note(&after, &watch);
+        assert_eq!(watch.epoch(), 1);
+    }
+
+    #[test]
+    fn whoever_answers_first_is_no_change_unless_somebody_was_missed() {
+        let one = identity("run_id:aa\r\n", "");
+        for (is_missed, epoch) in [(false, 0), (true, 1)] {
+            let (known, watch) = (Known::default(), Watch::default());
+            if is_missed {
+                known.missed();
+            }
+            known.note(&one, &watch);
+            assert_eq!(watch.epoch(), epoch);
+            // Who it was is known now, whether it can be asked or not.
+            known.missed();
+            known.note(&one, &watch);
+            assert_eq!(watch.epoch(), epoch);
+        }
+    }
+
+    #[test]
+    fn whoever_keeps_nothing_may_change() {
+        let [one, other] = ["run_id:aa\r\n", "run_id:bb\r\n"].map(|run| identity(run, ""));
+        let (known, watch) = (Known::default(), Watch::default());
+        known.note(&one, &watch);
+        known.set_idle(true);
+        known.note(&other, &watch);
+        known.missed();
+        assert!(known.is(&one) && known.is(&other));
+        known.set_idle(false);
+        assert!(!known.is(&one) && !known.is(&other), "who is there is asked first");
+        known.note(&one, &watch);
+        assert_eq!(watch.epoch(), 0);
+        known.note(&other, &watch);
         assert_eq!(watch.epoch(), 1);
     }
 

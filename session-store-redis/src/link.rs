@@ -240,7 +240,7 @@ impl Link {
     /// One attempt that all callers share and any of them may leave.
     fn opening(&self) -> Opening {
         let (place, dialer) = (self.place.clone(), Arc::clone(&self.dialer));
-        let known = self.known.clone();
+        let (known, missed) = (self.known.clone(), self.known.clone());
         let (began, pause) = (Instant::now(), dialer.pause);
         let attempt = async move {
             let patience = dialer.template.connect_timeout;
@@ -253,8 +253,14 @@ impl Link {
             line.introduce(&dialer);
             Ok(Arc::new(line))
         };
-        let attempt = attempt
-            .map(move |done| done.map_err(|fault| Failed { fault, until: Instant::now() + pause }));
+        let attempt = attempt.map(move |done| {
+            done.map_err(|fault: Fault| {
+                if fault.is_outage() {
+                    missed.missed();
+                }
+                Failed { fault, until: Instant::now() + pause }
+            })
+        });
         // A task of its own: the attempt goes on when whoever began it has lost patience.
         let task = tokio::spawn(attempt);
         // Lost with its runtime; on another one it may be tried at once.

@@ -26,10 +26,30 @@ impl Redirection {
     }
 }
 
+/// How nodes are called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Names {
+    /// By their addresses.
+    Addresses,
+    /// By the names that they announce, if they do: certificates may have no addresses.
+    Announced,
+}
+
+/// Who said it: the id of a node, which has one however it is called.
+pub(crate) fn witness(text: &str) -> Option<&str> {
+    let is_myself = |line: &&str| {
+        let flags = line.split_ascii_whitespace().nth(2).unwrap_or_default();
+        flags.split(',').any(|flag| flag == "myself")
+    };
+    text.lines().find(is_myself)?.split_ascii_whitespace().next()
+}
+
 /// A node that says it owns slots, or of which others say so.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Claim {
     node: Node,
+    /// The name that it announces.
+    name: Option<String>,
     epoch: u64,
     slots: Vec<(u16, u16)>,
 }
@@ -51,19 +71,29 @@ impl Claim {
         };
         let slots: Vec<_> = slots.iter().filter_map(range).collect();
         let node = Node::parse(address, host)?;
-        (!slots.is_empty()).then_some(Self { node, epoch: epoch.parse().ok()?, slots })
+        // `ip:port@bus,name,what=else`
+        let name = address.split(',').nth(1).filter(|name| !name.is_empty() && !name.contains('='));
+        let name = name.map(str::to_owned);
+        (!slots.is_empty()).then_some(Self { node, name, epoch: epoch.parse().ok()?, slots })
     }
 }
 
 /// Who claims what, by the word of several nodes.
 #[derive(Debug, Default)]
-pub(crate) struct Claims(HashMap<u16, (u64, Node)>);
+pub(crate) struct Claims {
+    best: HashMap<u16, (u64, Node)>,
+    names: HashMap<Node, Node>,
+}
 
 impl Claims {
-    pub(crate) fn add(&mut self, said: Vec<Claim>) {
-        for Claim { node, epoch, slots } in said {
+    pub(crate) fn add(&mut self, said: Vec<Claim>, names: Names) {
+        for Claim { node, name, epoch, slots } in said {
+            // Some may not have heard the name yet, so that of any counts for all.
+            if let (Names::Announced, Some(host)) = (names, name) {
+                self.names.insert(node.clone(), Node { host, port: node.port });
+            }
             for slot in slots.into_iter().flat_map(|(first, last)| first..=last.min(SLOTS - 1)) {
-                let best = self.0.entry(slot).or_insert_with(|| (epoch, node.clone()));
+                let best = self.best.entry(slot).or_insert_with(|| (epoch, node.clone()));
                 if epoch > best.0 {
                     *best = (epoch, node.clone());
                 }
@@ -72,27 +102,45 @@ impl Claims {
     }
 
     pub(crate) fn into_map(self) -> Map {
-        let mut nodes: Vec<Node> = self.0.values().map(|(_, node)| node.clone()).collect();
+        let Self { best, names } = self;
+        let named = |node: &Node| names.get(node).unwrap_or(node).clone();
+        let best: HashMap<u16, Node> =
+            best.iter().map(|(slot, (_, node))| (*slot, named(node))).collect();
+        let mut nodes: Vec<Node> = best.values().cloned().collect();
         nodes.sort_by(|one, other| (&one.host, one.port).cmp(&(&other.host, other.port)));
         nodes.dedup();
         let owner = |slot| {
-            let (_, owner) = self.0.get(&slot)?;
+            let owner = best.get(&slot)?;
             nodes.iter().position(|node| node == owner).and_then(|at| u16::try_from(at).ok())
         };
         let owners = (0..SLOTS).map(owner).collect();
-        Map { nodes, owners }
+        Map { nodes, owners, names }
     }
 }
 
 /// Which node owns which slot.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) struct Map {
     pub(crate) nodes: Vec<Node>,
     /// By slot, the number of its node.
     owners: Box<[Option<u16>]>,
+    /// By address, how nodes are called here.
+    names: HashMap<Node, Node>,
+}
+
+impl PartialEq for Map {
+    /// Names say nothing of who owns what.
+    fn eq(&self, other: &Self) -> bool {
+        (&self.nodes, &self.owners) == (&other.nodes, &other.owners)
+    }
 }
 
 impl Map {
+    /// How the node is called that another one sends to.
+    pub(crate) fn named(&self, node: Node) -> Node {
+        self.names.get(&node).cloned().unwrap_or(node)
+    }
+
     pub(crate) fn owner(&self, slot: u16) -> Option<&Node> {
         let owner = (*self.owners.get(usize::from(slot))?)?;
         self.nodes.get(usize::from(owner))
@@ -109,7 +157,8 @@ mod tests {
 
     fn claims(lines: &[&str]) -> Claims {
         let mut claims = Claims::default();
-        claims.add(lines.iter().filter_map(|line| Claim::read(line, "seed")).collect());
+        let said = lines.iter().filter_map(|line| Claim::read(line, "seed")).collect();
+        claims.add(said, Names::Addresses);
         claims
     }
 
@@ -136,6 +185,30 @@ mod tests {
         // One that was added and owns nothing yet holds nothing that could come back.
         let added = "dd 10.0.0.4:7003@17003 master - 0 0 9 connected";
         assert_eq!(map, claims(&[ONE, OTHER, added]).into_map());
+    }
+
+    #[test]
+    fn announced_names_are_used_where_they_are_asked_for() {
+        let lines = [ONE, "bb 10.0.0.2:7001@17001,,shard-id=x master - 0 0 7 connected 200"];
+        let read = |line: &&str| Claim::read(line, "seed");
+        // Another one has not heard the name yet.
+        let unheard = ONE.replace(",name", "");
+        for (names, first) in [(Names::Addresses, "10.0.0.1"), (Names::Announced, "name")] {
+            let mut claims = Claims::default();
+            claims.add(vec![Claim::read(&unheard, "seed").unwrap()], names);
+            claims.add(lines.iter().filter_map(read).collect(), names);
+            let map = claims.into_map();
+            assert_eq!(map.owner(0).unwrap().to_string(), format!("{first}:7000"));
+            assert_eq!(map.owner(200).unwrap().to_string(), "10.0.0.2:7001");
+            let sent = map.named(Node { host: "10.0.0.1".into(), port: 7000 });
+            assert_eq!(Some(&sent), map.owner(0), "a redirection by address names the same node");
+        }
+    }
+
+    #[test]
+    fn a_witness_is_known_by_its_id() {
+        assert_eq!(witness(&[ONE, OTHER, REPLICA].join("\n")), Some("bb"));
+        assert_eq!(witness(ONE), None);
     }
 
     #[test]

@@ -79,6 +79,7 @@ struct State {
     calls: Vec<Op>,
     rules: Vec<Rule>,
     down: bool,
+    read_only: bool,
     server_time: Option<Timestamp>,
     is_logless: bool,
 }
@@ -147,6 +148,11 @@ impl Wire {
         self.0.lock().down = down;
     }
 
+    /// Refuses every call that would change a cache, or none any more.
+    pub fn set_read_only(&self, read_only: bool) {
+        self.0.lock().read_only = read_only;
+    }
+
     /// Makes the store on this wire one that keeps no log.
     pub fn set_logless(&self, is_logless: bool) {
         self.0.lock().is_logless = is_logless;
@@ -199,7 +205,8 @@ impl Wire {
         let is_down = {
             let mut state = self.0.lock();
             state.calls.push(op);
-            state.down
+            let is_write = matches!(op, Op::Reserve | Op::Swap | Op::Remove);
+            state.down || state.read_only && is_write
         };
         if is_down {
             return Err(Error::new(ErrorKind::Unavailable, "wire"));

@@ -56,7 +56,8 @@ pub struct LayeredConfig {
     pub require_immediate: bool,
     /// How long one operation of the cache may take. Default: 250 ms.
     pub cache_deadline: Duration,
-    /// How long the cache is left alone after it has failed several times in a row. Default: 1 s.
+    /// How long the cache is left alone after it has failed several times in a row; one that can be
+    /// read and not written is asked for no leases meanwhile. Default: 1 s.
     pub breaker_pause: Duration,
     /// How far clocks of nodes and servers may differ. Default: 60 s.
     pub max_skew: Duration,
@@ -71,8 +72,8 @@ pub struct LayeredConfig {
     pub max_fills: usize,
     /// How many confirmations of a "no" may run at once. Default: 16.
     pub max_confirms: usize,
-    /// How many confirmations one session may cause per second; more are `Unavailable`.
-    /// Default: 20.
+    /// How many confirmations one session may cause per second that let nobody in; more are
+    /// `Unavailable`. Default: 20.
     pub confirms_per_second: u32,
 }
 

@@ -52,6 +52,18 @@ impl Limiter {
         *count += 1;
         *count <= self.per_second
     }
+
+    /// Forgets a confirmation that was admitted at `then`: it was no stranger's.
+    fn give_back(&self, id: &SessionId, then: Duration) {
+        let mut windows = self.windows.lock();
+        let Some((start, count)) = windows.get_mut(id) else { return };
+        if *start <= then {
+            *count = count.saturating_sub(1);
+        }
+        if *count == 0 {
+            windows.remove(id);
+        }
+    }
 }
 
 impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
@@ -63,38 +75,41 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
         duty: Option<Duty>,
     ) -> Result<(Loaded, Source)> {
         self.inner.leases.shield.counters.confirms.add();
+        // What can't be read denies nothing: it is a miss, which costs a stranger no secret either.
+        let is_counted = duty != Some(Duty::Clear);
         let duty = duty.filter(|_| asked.usage == Usage::Whole);
         let key = FlightKey { key: asked.key.clone(), seen: Some(seen) };
-        self.read_since(asked, &key, duty).await
+        self.read_since(asked, &key, duty, is_counted).await
     }
 
     /// Reads past the cache, which could not be asked.
     pub(super) async fn read_blind(&self, asked: &Asked<'_>) -> Result<(Loaded, Source)> {
-        self.read_since(asked, &FlightKey { key: asked.key.clone(), seen: None }, None).await
+        let key = FlightKey { key: asked.key.clone(), seen: None };
+        self.read_since(asked, &key, None, false).await
     }
 
     /// A read that began after the request arrived; a joined one from before may say "yes" if the
-    /// very record that it is keyed by was seen in the cache.
+    /// very record that it is keyed by was seen in the cache. Where `is_counted`, so many of a session
+    /// bring nobody in per second.
     async fn read_since(
         &self,
         asked: &Asked<'_>,
         key: &FlightKey,
         duty: Option<Duty>,
+        is_counted: bool,
     ) -> Result<(Loaded, Source)> {
         let inner = &self.inner;
         let mut lost = 0;
         while lost < LOST_TASKS {
             let (flight, pilot) = inner.leases.flights.board(key, duty);
             let is_own = pilot.is_some();
+            let now = inner.host.clock.monotonic();
             if let Some(pilot) = pilot {
-                let now = inner.host.clock.monotonic();
-                if key.seen.is_some() && !inner.limiter.admit(asked.id, now) {
+                if is_counted && !inner.limiter.admit(asked.id, now) {
                     return Err(self.refused());
                 }
-                let read = match key.seen {
-                    Some(_) => self.read_in_turn(asked.id),
-                    None => self.read(asked.id),
-                };
+                let read =
+                    if is_counted { self.read_in_turn(asked.id) } else { self.read(asked.id) };
                 inner.leases.take_off(pilot, read);
             }
             // A lost task leaves no answer: start over.
@@ -104,6 +119,10 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
             };
             let fetched = outcome?;
             if is_own {
+                if is_counted && (asked.accept)(fetched.value.as_deref()) {
+                    // A cache that can't be told what is new has its owner come again and again.
+                    inner.limiter.give_back(asked.id, now);
+                }
                 return Ok((fetched, Source::Primary));
             }
             let may_trust = key.seen.is_some() && (asked.accept)(fetched.value.as_deref());
@@ -153,6 +172,24 @@ mod tests {
         assert_eq!([at(0), at(1), at(2), at(999)], [true, true, false, false]);
         assert!(limiter.admit(&id(2), begin), "another session has its own count");
         assert_eq!([at(1_000), at(1_001), at(1_002)], [true, true, false]);
+    }
+
+    #[test]
+    fn whoever_was_let_in_is_not_counted() {
+        let limiter = Limiter::new(1);
+        for number in 0..2 * Limiter::WINDOWS {
+            assert!(limiter.admit(&id(number), SECOND), "{number}");
+            limiter.give_back(&id(number), SECOND);
+        }
+        assert!(limiter.windows.lock().is_empty());
+        let (one, later) = (id(1), SECOND * 2);
+        assert!(limiter.admit(&one, SECOND) && limiter.admit(&one, later));
+        limiter.give_back(&one, SECOND);
+        assert!(!limiter.admit(&one, later), "one of a second ago is no other's");
+        limiter.give_back(&one, later);
+        limiter.give_back(&one, later);
+        limiter.give_back(&one, later);
+        assert!(limiter.admit(&one, later));
     }
 
     #[test]

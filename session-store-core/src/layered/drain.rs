@@ -1,5 +1,6 @@
 //! The invalidation log: removals that failed, and SQL typed by hand, reach the cache through it.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::register::NEAR;
@@ -7,9 +8,10 @@ use super::revoke::Purpose;
 use super::{Layered, Visibility};
 use crate::error::Result;
 use crate::primary::{
-    CacheName, CacheRegistration, CacheScope, LogPromise, Page, PrimaryStore, Which,
+    CacheName, CacheRegistration, CacheScope, LogEntry, LogPromise, Page, PrimaryStore, Which,
 };
 use crate::secondary::SecondaryStore;
+use crate::time::Timestamp;
 use crate::user::UserId;
 
 /// How long after a commit old entries may be served.
@@ -38,6 +40,9 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
     ///   \[K6-A05\].
     /// - An entry whose removal failed is not acknowledged \[X8-G-05\].
     /// - It ends when nothing is left, however long the log is \[X8-G-11\].
+    /// - A session that several entries name is removed once \[X8-G-14\].
+    /// - An entry of more sessions than can be removed in one call holds up no other, and repeated
+    ///   calls remove all of them \[X8-G-15\].
     pub async fn drain(&self) -> Result<u64> {
         let inner = &self.inner;
         let Some(name) = self.log_name() else {
@@ -52,18 +57,31 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
             if drained.entries.is_empty() {
                 return Ok(count);
             }
-            let keys = inner.keys(drained.entries.iter().flat_map(|entry| &entry.sessions));
-            inner.leases.shield.remove(&keys).await?;
-            if let Some(near) = &inner.near {
-                near.purge(&keys);
+            for portion in portions(drained.entries, batch.saturating_mul(REMOVALS)) {
+                self.settle(&name, &portion).await?;
+                count += portion.len() as u64;
             }
-            let entries: Vec<_> = drained.entries.iter().map(|entry| entry.id).collect();
-            inner.primary.acknowledge(&name, &entries).await?;
-            count += entries.len() as u64;
             if !drained.more {
                 return Ok(count);
             }
         }
+    }
+
+    /// Removes what `entries` name, and acknowledges them.
+    async fn settle(&self, name: &CacheName, entries: &[LogEntry]) -> Result<()> {
+        let inner = &self.inner;
+        // A cache may take only so many writes of a key per second.
+        let ids: BTreeSet<_> = entries.iter().flat_map(|entry| &entry.sessions).collect();
+        let mut keys = inner.keys(ids);
+        // Where they are too many for one call, it is not always the same ones that are left.
+        let first = scattered(inner.host.now(), keys.len());
+        keys.rotate_left(first);
+        inner.leases.shield.remove(&keys).await?;
+        if let Some(near) = &inner.near {
+            near.purge(&keys);
+        }
+        let entries: Vec<_> = entries.iter().map(|entry| entry.id).collect();
+        inner.primary.acknowledge(name, &entries).await
     }
 
     /// Under which name this cache drains the log; `None` when no log is kept for it.
@@ -138,5 +156,64 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
         }
         let known = self.forget(inner.keys(&ids), Purpose::Change).await;
         known.weaker(self.vouch(Purpose::Change).await)
+    }
+}
+
+/// `entries` in portions that name `most` sessions at most, unless one entry alone names more. Such
+/// come last: a host that gives up there has done the others.
+fn portions(mut entries: Vec<LogEntry>, most: usize) -> Vec<Vec<LogEntry>> {
+    entries.sort_by_key(|entry| entry.sessions.len());
+    let mut portions: Vec<Vec<LogEntry>> = Vec::new();
+    let mut room = 0;
+    for entry in entries {
+        match (portions.last_mut(), entry.sessions.len()) {
+            (Some(portion), count) if count <= room => {
+                room -= count;
+                portion.push(entry);
+            }
+            (_, count) => {
+                room = most.saturating_sub(count);
+                portions.push(vec![entry]);
+            }
+        }
+    }
+    portions
+}
+
+/// A number below `count` that is another one a moment later; 0 if `count` is.
+fn scattered(now: Timestamp, count: usize) -> usize {
+    // What one handle remembers is lost where a host lives for one call, so the clock must do.
+    let spread = now.as_millis().unsigned_abs().wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
+    usize::try_from(spread).unwrap_or_default().checked_rem(count).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::primary::LogId;
+    use crate::token::SessionId;
+
+    #[test]
+    fn long_entries_come_last_and_alone() {
+        let entry = |id, count| LogEntry {
+            id: LogId(id),
+            sessions: vec![SessionId::from_bytes([0; 16]); count],
+        };
+        let entries = vec![entry(1, 9), entry(2, 1), entry(3, 0), entry(4, 3), entry(5, 2)];
+        let ids = |most: usize| -> Vec<Vec<i64>> {
+            let portions = portions(entries.clone(), most);
+            portions.iter().map(|portion| portion.iter().map(|one| one.id.0).collect()).collect()
+        };
+        assert_eq!(ids(4), [vec![3, 2, 5], vec![4], vec![1]]);
+        assert_eq!(ids(usize::MAX), [[3, 2, 5, 4, 1]]);
+        assert_eq!(ids(0), [vec![3], vec![2], vec![5], vec![4], vec![1]]);
+    }
+
+    #[test]
+    fn minutes_are_scattered() {
+        let at = |minute: i64| scattered(Timestamp::from_millis(minute * 60_000), 1200);
+        let tenths: BTreeSet<_> = (0..100).map(|minute| at(minute) / 120).collect();
+        assert_eq!(tenths.len(), 10);
+        assert_eq!(scattered(Timestamp::from_millis(7), 0), 0);
     }
 }

@@ -102,13 +102,19 @@ where
         }
         match found {
             Ok(Some(record)) => self.classify(record, false),
+            Ok(None) if !self.shield.may_lease() => {
+                self.shield.counters.bypassed.add();
+                Seen::Blind
+            }
             Ok(None) => match self.shield.reserve(key, self.lease_ttl).await {
-                Ok(Reservation::Granted(lease)) => self.classify(lease, true),
-                Ok(Reservation::Occupied(_)) if !self.shield.is_open() => {
-                    // Nor is one that came back between the two questions a new one.
+                Ok(_) if !self.shield.is_open() => {
+                    // Nor is one that came back between the two questions a new one. And what is read
+                    // under a lease of the other cache could be older than a removal that somebody
+                    // who has not noticed yet makes where nobody looks any more.
                     self.shield.counters.bypassed.add();
                     Seen::Blind
                 }
+                Ok(Reservation::Granted(lease)) => self.classify(lease, true),
                 Ok(Reservation::Occupied(record)) => self.classify(record, false),
                 // The lease may be there or come later: a fill would be a guess.
                 Err(_) => Seen::Blind,

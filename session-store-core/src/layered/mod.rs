@@ -72,7 +72,8 @@ use register::{Pause, Registered};
 /// - With a near cache this node sees a revocation at once, and another one within its TTL, which
 ///   `WaitOut` waits for \[K6-L01 K6-L02 K6-L03 K6-L04\].
 /// - Unknown ids cost one read per window, and push no live session out \[L-46\].
-/// - Trouble with the cache never fails a lookup \[L-10 L-11\].
+/// - Trouble with the cache never fails a lookup \[L-10 L-11\], nor does one that may be read and takes
+///   nothing: confirmations that bring the owner in are not counted \[X8-L-37\].
 /// - Trouble with the primary is an error and never the answer "there is no such session" \[L-15\].
 #[derive(Debug)]
 pub struct Layered<P, S> {
@@ -183,7 +184,9 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
         Guarantee {
             healthy: inner.healthy(),
             cache_failure: inner.failure_bound(),
-            rollback: promise.may_roll_back.then(|| inner.failure_bound()),
+            rollback: promise
+                .may_roll_back
+                .then(|| inner.failure_bound().saturating_add(promise.rollback_slack)),
             out_of_band: inner.failure_bound(),
         }
     }

@@ -42,6 +42,7 @@ impl SecondaryStore for NoCache {
             min_ttl: Duration::ZERO,
             ttl_granularity: Duration::from_millis(1),
             overrun: Duration::ZERO,
+            rollback_slack: Duration::ZERO,
             max_record_bytes: usize::MAX,
             max_batch: usize::MAX,
         }

@@ -89,12 +89,13 @@ pub struct Guarantee {
     /// What a revocation returns while everything works.
     pub healthy: Visibility,
     /// The bound when the cache can't be told: lease, entry, what clocks may add to it, and near
-    /// cache added up.
+    /// cache added up. If it comes back with another past before that, `rollback` counts.
     pub cache_failure: Duration,
-    /// The bound when the cache comes back with old entries, if it can: nodes that were there pass the
-    /// cache by for so long \[X8-L-34\], and none of them says `Immediate` \[X8-L-35\]. A process that
-    /// starts after the cache came back has seen no change, so it may believe an entry for so long that
-    /// was removed before, and say `Immediate` while others have not noticed yet.
+    /// The bound when the cache comes back with old entries, if it can, which is `cache_failure` and what
+    /// the cache declares for nodes that notice late and servers whose clocks differ: nodes that were
+    /// there pass the cache by for so long \[X8-L-34\], and none of them says `Immediate` \[X8-L-35\]. A process that
+    /// asks the cache for the first time after it came back has seen no change, so it may believe an
+    /// entry for so long that was removed before, and say `Immediate` while others have not noticed yet.
     pub rollback: Option<Duration>,
     /// The bound for changes made by hand-typed SQL while nobody drains the log.
     pub out_of_band: Duration,

@@ -62,7 +62,8 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
     /// - A host whose clock is wrong by more than `max_skew` asks no cache of class Eventual
     ///   \[K6-K03\].
     /// - What a cache has brought back from before it lost a stretch of time is not believed, not even
-    ///   if it came back between two answers to this call \[X8-L-34\].
+    ///   if it came back between two answers to this call \[X8-L-34\]; and a lease that it gave
+    ///   afterwards is not filled \[X8-L-38\].
     /// - A record that can't be read is a miss, and is deleted \[L-13\].
     /// - An entry of another session is a miss \[L-08\].
     /// - A read that hangs, or whose task is lost, is an error in the end, and nobody waits for it

@@ -16,7 +16,7 @@ use crate::secondary::{
 };
 use crate::time::{Timestamp, Ttl};
 
-/// How many failures in a row open the breaker.
+/// How many failures in a row open a breaker.
 const TRIPS: u32 = 5;
 /// The most keys one removal names, whatever the adapter could take.
 const BATCH: usize = 10_000;
@@ -29,12 +29,17 @@ pub(crate) struct Shield<S> {
     host: Host,
     deadline: Duration,
     pause: Duration,
-    /// How long after a lost stretch no entry of before can be left, in milliseconds.
+    /// How long after a lost stretch no entry of before can be left, in milliseconds, where all nodes
+    /// notice at once.
     quarantine: AtomicU64,
     epoch: AtomicU64,
     failures: AtomicU32,
     /// Monotonic time until which reads go past the cache.
     closed_until: Mutex<Duration>,
+    /// Counted apart: a cache that refuses to be written may still be read.
+    failed_writes: AtomicU32,
+    /// Monotonic time until which no lookup asks for a lease.
+    unleased_until: Mutex<Duration>,
     /// Likewise, because of a lost stretch.
     in_doubt_until: Mutex<Duration>,
     pub(super) counters: Counters,
@@ -63,6 +68,8 @@ impl<S: SecondaryStore> Shield<S> {
             quarantine: AtomicU64::new(millis(times.quarantine)),
             failures: AtomicU32::new(0),
             closed_until: Mutex::new(Duration::ZERO),
+            failed_writes: AtomicU32::new(0),
+            unleased_until: Mutex::new(Duration::ZERO),
             in_doubt_until: Mutex::new(Duration::ZERO),
             counters: Counters::default(),
         }
@@ -84,6 +91,11 @@ impl<S: SecondaryStore> Shield<S> {
     pub(crate) fn is_open(&self) -> bool {
         self.watch_epoch();
         self.is_clock_right() && self.host.clock.monotonic() >= *self.closed_until.lock()
+    }
+
+    /// Whether a lease is worth asking for now.
+    pub(crate) fn may_lease(&self) -> bool {
+        self.host.clock.monotonic() >= *self.unleased_until.lock()
     }
 
     /// Whether another node may still use what this cache was before it lost a stretch of time, and
@@ -141,7 +153,10 @@ impl<S: SecondaryStore> Shield<S> {
     }
 
     fn quarantine(&self) -> Duration {
-        Duration::from_millis(self.quarantine.load(Ordering::Relaxed))
+        // Who has not noticed yet may remove where nobody looks any more, and a process that begins may
+        // put meanwhile what was read before that.
+        let own = Duration::from_millis(self.quarantine.load(Ordering::Relaxed));
+        own.saturating_add(self.promise.rollback_slack)
     }
 
     fn close_for(&self, length: Duration) {
@@ -151,11 +166,17 @@ impl<S: SecondaryStore> Shield<S> {
     }
 
     pub(crate) async fn get(&self, key: &CacheKey) -> Result<Option<Record>> {
-        self.timed(self.inner.get(key)).await
+        let got = self.timed(self.inner.get(key)).await;
+        if Self::trips(&self.failures, &got) {
+            self.close_for(self.pause);
+        }
+        got
     }
 
     pub(crate) async fn reserve(&self, key: &CacheKey, ttl: Ttl) -> Result<Reservation> {
-        self.timed(self.inner.reserve(key, ttl)).await
+        let reserved = self.timed(self.inner.reserve(key, ttl)).await;
+        // A blind one asks nobody.
+        if self.is_linearizable() { self.written(reserved) } else { reserved }
     }
 
     pub(crate) async fn swap(
@@ -165,14 +186,15 @@ impl<S: SecondaryStore> Shield<S> {
         new: Option<&Record>,
         ttl: SwapTtl,
     ) -> Result<bool> {
-        self.timed(self.inner.swap(key, expected, new, ttl)).await
+        self.written(self.timed(self.inner.swap(key, expected, new, ttl)).await)
     }
 
     /// Removes `keys` in batches. The first failure is returned, after every batch was tried.
     pub(crate) async fn remove(&self, keys: &[CacheKey]) -> Result<()> {
         let mut outcome = Ok(());
         for batch in keys.chunks(self.promise.max_batch.clamp(1, BATCH)) {
-            if let Err(error) = self.timed(self.inner.remove(batch)).await {
+            let removed = self.timed(self.inner.remove(batch)).await;
+            if let Err(error) = self.written(removed) {
                 self.counters.removals_failed.add();
                 tracing::warn!(store = self.promise.name, %error, "cache removal failed");
                 outcome = outcome.and(Err(error));
@@ -183,18 +205,33 @@ impl<S: SecondaryStore> Shield<S> {
 
     async fn timed<T>(&self, call: impl Future<Output = Result<T>>) -> Result<T> {
         let result = within(&self.host, self.deadline, call).await;
-        match &result {
-            Ok(_) => self.failures.store(0, Ordering::Relaxed),
-            Err(error) if error.is_retryable() => {
-                self.counters.cache_errors.add();
-                if self.failures.fetch_add(1, Ordering::Relaxed) + 1 >= TRIPS {
-                    self.failures.store(0, Ordering::Relaxed);
-                    self.close_for(self.pause);
-                }
-            }
-            Err(_) => self.counters.cache_errors.add(),
+        if result.is_err() {
+            self.counters.cache_errors.add();
         }
         result
+    }
+
+    /// Notes how a write went.
+    fn written<T>(&self, result: Result<T>) -> Result<T> {
+        if Self::trips(&self.failed_writes, &result) {
+            *self.unleased_until.lock() = self.host.clock.monotonic().saturating_add(self.pause);
+        }
+        result
+    }
+
+    /// Whether `result` is one failure too many in a row, by the count of its kind.
+    fn trips<T>(failures: &AtomicU32, result: &Result<T>) -> bool {
+        match result {
+            Ok(_) => failures.store(0, Ordering::Relaxed),
+            Err(error) if error.is_retryable() => {
+                if failures.fetch_add(1, Ordering::Relaxed) + 1 >= TRIPS {
+                    failures.store(0, Ordering::Relaxed);
+                    return true;
+                }
+            }
+            Err(_) => {}
+        }
+        false
     }
 }
 

@@ -144,6 +144,7 @@ impl SecondaryStore for DynamoCache {
             ttl_granularity: Duration::from_millis(1),
             // The end of an entry is reckoned by the clock of whoever wrote it.
             overrun: self.max_skew,
+            rollback_slack: Duration::ZERO,
             max_record_bytes: MAX_RECORD_BYTES,
             max_batch: MAX_BATCH,
         }

@@ -160,6 +160,7 @@ impl SecondaryStore for WorkersKvCache {
             min_ttl: Duration::ZERO,
             ttl_granularity: Duration::from_millis(1),
             overrun: Duration::ZERO,
+            rollback_slack: Duration::ZERO,
             max_record_bytes: MAX_RECORD,
             // Removed at once, and so under one deadline.
             max_batch: BATCH,

@@ -3,10 +3,16 @@
 #![cfg(all(feature = "redis", feature = "fred"))]
 #![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
+mod again;
 mod cluster;
 mod gate;
 mod identity;
+mod idle;
+#[cfg(feature = "rustls")]
+mod named;
+mod outage;
 mod private;
+mod readonly;
 mod rollback;
 mod sentinel;
 mod waiting;

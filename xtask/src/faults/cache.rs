@@ -179,6 +179,8 @@ pub(super) async fn a_node_starts_without_redis(on: &World) -> Outcome<String> {
         let done = node.app.admin_revoke(token.id(), Reason::Admin).await.map_err(said)?;
         ensure(done.visibility != Visibility::Immediate, "a removal that was not made counted")?;
         server.redis_on(redis.port, &[])?;
+        // What it was before nobody here knows, so it is a change that is waited out.
+        tokio::time::sleep(node.app.store().guarantee().rollback.unwrap_or_default()).await;
         node.log_in_warm().await?;
         figures.push(format!("{name}: a lookup {each:.0?}, without a cache {bare:.0?}"));
     }

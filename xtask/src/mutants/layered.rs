@@ -38,6 +38,7 @@ pub(super) enum Quirk {
     RemovesOnlyWhatItEnded,
     LostRepliesKeepTheEntry,
     RemovesOneByOne,
+    RemovesTwice,
     WaitsForNothing,
     // Reads.
     AsksBoth,
@@ -51,6 +52,7 @@ pub(super) enum Quirk {
     ReadsLag,
     WritesOnReading,
     KeysPerNode,
+    CountsTheOwnerToo,
     IgnoresThePrefix,
     // Use.
     TouchesTwice,
@@ -59,6 +61,7 @@ pub(super) enum Quirk {
     TouchesFromTheFuture,
     // Class and clocks.
     ClaimsToBeShared,
+    HidesTheEpoch,
     ClaimsToBeLinearizable,
     Unstamped,
     DropsTheServersTime,
@@ -128,6 +131,7 @@ pub(super) const TABLE: &[Row] = &[
         "a commit with a lost reply leaves the entry",
     ),
     (Node(Quirk::RemovesOneByOne), "pitfalls 4 last rows", "a removal costs a round trip per key"),
+    (Node(Quirk::RemovesTwice), "review of 2026-11-21", "a removal names each key twice"),
     (Node(Quirk::WaitsForNothing), "coherence T8", "waiting out does not wait"),
     (Node(Quirk::AsksBoth), "conformance L-02", "a hit asks the primary too"),
     (Node(Quirk::CacheErrorsAreAbsences), "pitfalls 2.2 A7", "an error of the cache is an absence"),
@@ -144,12 +148,18 @@ pub(super) const TABLE: &[Row] = &[
     (Node(Quirk::ReadsLag), "conformance L-54", "reads of the primary lag behind by one"),
     (Node(Quirk::WritesOnReading), "conformance P-12", "a lookup writes to the primary"),
     (Node(Quirk::KeysPerNode), "conformance L-55", "nodes do not find each other's entries"),
+    (
+        Node(Quirk::CountsTheOwnerToo),
+        "review of 2026-11-21",
+        "a session is read twenty times and then refused",
+    ),
     (Node(Quirk::IgnoresThePrefix), "conformance L-55", "the key prefix is not used"),
     (Node(Quirk::TouchesTwice), "conformance L-50", "every use is written twice"),
     (Node(Quirk::SwallowsTouchErrors), "conformance L-51", "touches that failed are forgotten"),
     (Node(Quirk::TouchesRemove), "conformance L-52", "a touch removes the entry"),
     (Node(Quirk::TouchesFromTheFuture), "conformance P-97", "a clock set back prolongs sessions"),
     (Node(Quirk::ClaimsToBeShared), "coherence 4.4", "a cache of one process passes for shared"),
+    (Node(Quirk::HidesTheEpoch), "coherence H1", "nobody notices that the cache is another one"),
     (
         Node(Quirk::ClaimsToBeLinearizable),
         "coherence 4.4",
@@ -235,6 +245,11 @@ pub(super) const TABLE: &[Row] = &[
         "other caches are not reckoned with",
     ),
     (Primary(primary::Defect::TheLogEndsEarly), "coherence 4.6", "a drain ends after one page"),
+    (
+        Primary(primary::Defect::DrainsOneAtATime),
+        "review of 2026-11-21",
+        "an entry that can't be removed whole holds up those behind it",
+    ),
     (
         Primary(primary::Defect::ShellsAreNotLogged),
         "pitfalls M3",

@@ -135,6 +135,7 @@ pub(super) enum Defect {
     AcknowledgesForAll,
     TheLogNeverEnds,
     TheLogEndsEarly,
+    DrainsOneAtATime,
     ShellsAreNotLogged,
 }
 

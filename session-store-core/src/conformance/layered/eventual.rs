@@ -94,6 +94,7 @@ impl SecondaryStore for Edge {
             min_ttl: Duration::from_mins(1),
             ttl_granularity: Duration::from_secs(1),
             overrun: Duration::ZERO,
+            rollback_slack: Duration::ZERO,
             max_record_bytes: 1 << 20,
             max_batch: 1,
         }

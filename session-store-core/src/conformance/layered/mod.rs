@@ -19,6 +19,8 @@ mod background;
 mod clocks;
 mod eventual;
 mod rollback;
+mod refused;
+mod drained;
 mod shared;
 mod twins;
 mod rotation;
@@ -234,6 +236,8 @@ fn cases() -> impl Iterator<Item = &'static Case<PairBench>> {
         rotation::CASES,
         alone::CASES,
         rollback::CASES,
+        refused::CASES,
+        drained::CASES,
     ]
     .into_iter()
     .flatten()

@@ -30,9 +30,14 @@ use crate::time::Ttl;
 checks! { ($) layered_rollback: PairBench;
     "X8-L-34" an_entry_of_before_is_not_believed
         "What a cache brings back is not believed, even if it comes back between two of its answers.",
+    "X8-L-38" a_lease_of_afterwards_is_not_filled
+        "A lease that is granted by a cache of another epoch than the miss is not filled.",
     "X8-L-35" a_logout_in_doubt_is_not_immediate
         "While others may still use the cache that was left, no logout is Immediate.",
 }
+
+/// How long somebody may not notice.
+const SLACK: Duration = Duration::from_millis(1_700);
 
 type Entries = HashMap<CacheKey, Record>;
 
@@ -63,6 +68,7 @@ impl SecondaryStore for Failing {
             min_ttl: Duration::ZERO,
             ttl_granularity: Duration::from_millis(1),
             overrun: Duration::ZERO,
+            rollback_slack: SLACK,
             max_record_bytes: 1 << 20,
             max_batch: 100,
         }
@@ -131,7 +137,9 @@ async fn an_entry_of_before_is_not_believed(on: &PairBench) -> Outcome {
     for (between, ttl) in [(false, None), (true, None), (false, Some(Duration::from_hours(1)))] {
         let cache = Arc::new(Failing::default());
         let node = node(on, &cache, PairBench::config())?;
-        let bound = node.app.store().guarantee().rollback.unwrap_or_default();
+        let guarantee = node.app.store().guarantee();
+        let bound = guarantee.rollback.unwrap_or_default();
+        expect(bound, guarantee.cache_failure + SLACK)?;
         if let Some(ttl) = ttl.and_then(Ttl::new) {
             // One with a longer TTL may have put what comes back.
             let name = node.app.store().config().cache_name.clone();
@@ -151,7 +159,7 @@ async fn an_entry_of_before_is_not_believed(on: &PairBench) -> Outcome {
         }
         ensure(!node.accepts(&token).await, "a logout was undone")?;
         ensure(cache.past.lock().is_none(), "the cache was not asked")?;
-        let later = ttl.unwrap_or(bound);
+        let later = ttl.map_or(bound, |ttl| ttl + SLACK);
         on.runtime.advance(later.saturating_sub(Duration::from_millis(1)));
         node.cache.reset();
         ensure(!node.accepts(&token).await, "a logout was undone later")?;
@@ -160,10 +168,26 @@ async fn an_entry_of_before_is_not_believed(on: &PairBench) -> Outcome {
     super::DONE
 }
 
+async fn a_lease_of_afterwards_is_not_filled(on: &PairBench) -> Outcome {
+    let cache = Arc::new(Failing::default());
+    let node = node(on, &cache, PairBench::config())?;
+    let token = on.log_in_warm(&node).await?;
+    // It comes back empty, between the miss and the lease.
+    cache.entries.lock().clear();
+    *cache.past.lock() = Some(Entries::new());
+    node.cache.reset();
+    ensure(node.accepts(&token).await, "a missing cache failed a lookup")?;
+    on.runtime.settle().await;
+    ensure(cache.past.lock().is_none(), "no lease was asked for")?;
+    expect(node.cache.count(Op::Swap), 0)
+}
+
 async fn a_logout_in_doubt_is_not_immediate(on: &PairBench) -> Outcome {
     let cache = Arc::new(Failing::default());
     let node = node(on, &cache, PairBench::config())?;
-    let bound = node.app.store().guarantee().cache_failure;
+    let guarantee = node.app.store().guarantee();
+    let bound = guarantee.cache_failure;
+    let whole = guarantee.rollback.unwrap_or_default();
     let tokens = [on.log_in_warm(&node).await?, on.log_in_warm(&node).await?];
     let end = async |token: usize| -> Result<Visibility> {
         Ok(node.app.admin_revoke(tokens[token].id(), Reason::Admin).await?.visibility)
@@ -172,7 +196,7 @@ async fn a_logout_in_doubt_is_not_immediate(on: &PairBench) -> Outcome {
     // Nobody has looked anything up since.
     cache.turn_back(Entries::new());
     expect(end(1).await?, Visibility::Within(bound))?;
-    on.runtime.advance(bound.saturating_sub(Duration::from_millis(1)));
+    on.runtime.advance(whole.saturating_sub(Duration::from_millis(1)));
     expect(end(1).await?, Visibility::Within(bound))?;
     on.runtime.advance(Duration::from_millis(1));
     expect(end(1).await?, Visibility::Immediate)?;

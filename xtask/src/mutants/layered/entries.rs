@@ -144,6 +144,7 @@ impl Link {
                 }));
                 return Ok(());
             }
+            Quirk::RemovesTwice => self.secondary.remove(&[&keys[..], &keys[..]].concat()).await?,
             Quirk::RemovesOneByOne => {
                 for key in &keys {
                     self.secondary.remove(std::slice::from_ref(key)).await?;

@@ -2,13 +2,14 @@
 
 use std::future::Future;
 use std::pin::pin;
+use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::Duration;
 
 use session_store_core::{
-    Found, Inserted, Listing, NewSession, Page, Reason, Result, RevokedSessions, Selection,
-    Session, SessionChange, SessionId, Snapshot, State, SwapTtl, Timestamp, Touch, Touched, Ttl,
-    Update, UserId, Which,
+    Error, ErrorKind, Found, Inserted, Listing, NewSession, Page, Reason, Result, RevokedSessions,
+    Selection, Session, SessionChange, SessionId, Snapshot, State, SwapTtl, Timestamp, Touch,
+    Touched, Ttl, Update, UserId, Which,
 };
 
 use super::super::cache::put_blindly;
@@ -41,6 +42,10 @@ impl Link {
     }
 
     pub(in super::super) async fn find(&self, id: &SessionId) -> Result<Found> {
+        if self.quirk == Quirk::CountsTheOwnerToo && self.count.fetch_add(1, Ordering::Relaxed) > 20
+        {
+            return Err(Error::new(ErrorKind::Unavailable, "mutant"));
+        }
         let early = self.read.lock().take();
         let mut found = match (self.quirk, early) {
             (Quirk::ReadsBeforeTheLease, Some(found)) => found,

@@ -41,6 +41,10 @@ impl Broken {
             }
             Defect::TheLogNeverEnds => drained.more = true,
             Defect::TheLogEndsEarly => drained.more = false,
+            Defect::DrainsOneAtATime => {
+                drained.more |= drained.entries.len() > 1;
+                drained.entries.truncate(1);
+            }
             _ => {}
         }
         state.drained.extend(drained.entries.iter().map(|entry| entry.id));
