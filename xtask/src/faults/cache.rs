@@ -180,6 +180,10 @@ pub(super) async fn a_node_starts_without_redis(on: &World) -> Outcome<String> {
         ensure(done.visibility != Visibility::Immediate, "a removal that was not made counted")?;
         server.redis_on(redis.port, &[])?;
         // What it was before nobody here knows, so it is a change that is waited out.
+        until(Duration::from_secs(5), "somebody is found", async || {
+            !node.accepts(&token).await && node.cache.epoch() != 0
+        })
+        .await?;
         tokio::time::sleep(node.app.store().guarantee().rollback.unwrap_or_default()).await;
         node.log_in_warm().await?;
         figures.push(format!("{name}: a lookup {each:.0?}, without a cache {bare:.0?}"));
