@@ -59,7 +59,7 @@ pub struct LayeredConfig {
     /// How long the cache is left alone after it has failed several times in a row; one that can be
     /// read and not written is asked for no leases meanwhile. Default: 1 s.
     pub breaker_pause: Duration,
-    /// How far clocks of nodes and servers may differ. Default: 60 s.
+    /// How far the clocks of any two nodes or servers may differ. Default: 60 s.
     pub max_skew: Duration,
     /// How many reads of the primary may run at once. Default: 64.
     pub max_reads: usize,

@@ -251,12 +251,12 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Inner<P, S> {
     }
 
     fn negative(&self) -> Put {
-        match self.config.negative_ttl {
-            Some(ttl) if self.leases.shield.is_linearizable() => {
-                Put::Negative(codec::negative(), ttl)
-            }
-            _ => Put::Nothing,
-        }
+        self.negative_ttl().map_or(Put::Nothing, |ttl| Put::Negative(codec::negative(), ttl))
+    }
+
+    /// How long it is remembered that there is no such session; an eventual cache must not.
+    pub(super) fn negative_ttl(&self) -> Option<Ttl> {
+        self.config.negative_ttl.filter(|_| self.leases.shield.is_linearizable())
     }
 
     fn value(&self, snapshot: &Snapshot, now: Timestamp) -> Put {

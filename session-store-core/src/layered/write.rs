@@ -35,7 +35,7 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
                     return Err(error);
                 }
             };
-            if inner.config.negative_ttl.is_some() {
+            if inner.negative_ttl().is_some() {
                 // Ids can't be guessed before they exist, so a failure here hurts nobody.
                 let _ = inner.leases.shield.remove(&[inner.key(&new.session.id)]).await;
             }

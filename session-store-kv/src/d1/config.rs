@@ -19,8 +19,8 @@ pub struct D1Config {
     /// Whether readers of a session learn the user's e-mail address. Default: `false`.
     pub project_email: bool,
     /// Whether a lookup brings the database's time along. Off in the suite alone, whose cases move their
-    /// own clock: without it an entry of Workers KV is stamped by the clock of whoever wrote it and
-    /// judged by that of whoever reads it, and outlives the declared bound by another `max_skew`.
+    /// own clock: without it nothing measures the clocks that an entry of Workers KV is stamped and
+    /// judged by.
     pub(crate) compare_clocks: bool,
 }
 

@@ -31,8 +31,9 @@ const BATCH: usize = 6;
 /// KV knows no compare-and-set, and its edge may serve a value, or that there is none, for a minute
 /// or more after a change. So leases are blind, and what bounds a logout is the stamp that the
 /// layered store puts into each entry: `cache_ttl + max_skew` after the commit no node accepts the
-/// session, whatever the edge serves. That takes a primary that tells its time, as D1 does: over one
-/// that tells none the stamp is that of the writer's clock, and another `max_skew` comes on top.
+/// session, whatever the edge serves. Over a primary that tells its time, as D1 does, each clock is
+/// compared with that. Over one that tells none the stamp is that of the writer's clock and nothing
+/// compares it: the bound is as good as the `max_skew` that is declared between any two nodes.
 /// `require_immediate` is refused over this cache.
 ///
 /// Entries end exactly when asked, though KV keeps them for a minute at least: the end is inside the

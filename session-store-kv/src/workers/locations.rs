@@ -69,8 +69,8 @@ const CASES: [(&str, &str, &str); 9] = [
     (
         "KV-09",
         "without_the_time_of_the_database_both_clocks_count",
-        "Over a primary that tells no time such an entry lives for cache_ttl and twice max_skew, and no \
-         longer.",
+        "Over a primary that tells no time the declared bound holds between nodes whose clocks differ by \
+         max_skew.",
     ),
 ];
 
