@@ -40,8 +40,13 @@ impl DynamoStore {
             Selection::One { id, owner } => self.end(vec![*id], owner.as_ref(), end).await,
             Selection::Ids(ids) => self.end(ids.clone(), None, end).await,
             Selection::Everyone { created_before, limit } => {
-                let ids = self.some_of_everyone(*created_before, *limit, now).await?;
-                self.end(ids, None, end).await
+                let (ids, unreadable) = self.some_of_everyone(*created_before, *limit, now).await?;
+                let done = self.end(ids, None, end).await?;
+                match unreadable {
+                    // Only once all others are ended.
+                    Some(error) if done == RevokedSessions::default() => Err(error),
+                    _ => Ok(done),
+                }
             }
             Selection::AllOf(user) => self.end_all(user, None, end).await,
             Selection::AllBut(user, spared) => self.end_all(user, Some(spared), end).await,
@@ -284,13 +289,14 @@ impl DynamoStore {
     }
 
     /// Sessions not revoked yet: active ones, and expired ones only when no other is left, so that a
-    /// caller who goes on until nothing is revoked has reached all of them.
+    /// caller who goes on until nothing is revoked has reached all of them. And why one can't be read, if
+    /// one can't.
     async fn some_of_everyone(
         &self,
         created_before: Timestamp,
         limit: u32,
         now: Timestamp,
-    ) -> Result<SessionIds> {
+    ) -> Result<(SessionIds, Option<Error>)> {
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
         let (bounds, mut seen) = ((created_before, now, limit), Everyone::default());
         // Backwards, since those that live longest are the active ones; but a sweep moves what was
@@ -306,7 +312,7 @@ impl DynamoStore {
                     let page = self.calls.query(&query).await?;
                     self.sort_out_everyone(&page.items, bounds, &mut seen).await?;
                     if seen.active.len() >= limit {
-                        return Ok(seen.active.into_iter().take(limit).collect());
+                        return Ok((seen.active.into_iter().take(limit).collect(), None));
                     }
                     match page.next {
                         None => break,
@@ -319,11 +325,7 @@ impl DynamoStore {
             }
         }
         let Everyone { active, expired, mut unreadable } = seen;
-        match unreadable.pop() {
-            // Only once all others are ended.
-            Some(error) if active.is_empty() && expired.is_empty() => Err(error),
-            _ => Ok(active.into_iter().chain(expired).take(limit).collect()),
-        }
+        Ok((active.into_iter().chain(expired).take(limit).collect(), unreadable.pop()))
     }
 
     async fn sort_out_everyone(

@@ -4,6 +4,8 @@
 //! The entries of a deleted user outlive the sessions: as long as they are there, a repeated deletion
 //! names every session that a cache may still hold.
 
+use std::collections::BTreeSet;
+
 use session_store_core::{Deleted, Result, SessionIds, Timestamp, UserId};
 
 use super::call::Outcome;
@@ -122,10 +124,7 @@ impl DynamoStore {
     }
 
     async fn remove_and_name(&self, job: &Job) -> Result<Option<Deleted>> {
-        let entries = self.entries_behind(job).await?;
-        if self.job(&job.user).await?.as_ref() != Some(job) {
-            return Ok(None);
-        }
+        let Some(entries) = self.entries_if(job).await? else { return Ok(None) };
         self.remove(&job.user, &entries).await?;
         let next = Job { work: Work::Forget, ..job.clone() };
         let step = self.calls.put_if(next.item(), &job.unchanged())?;
@@ -137,7 +136,7 @@ impl DynamoStore {
     }
 
     async fn forget_names(&self, job: &Job) -> Result<()> {
-        let entries = self.entries_behind(job).await?;
+        let Some(entries) = self.entries_if(job).await? else { return Ok(()) };
         self.remove_entries(&job.user, &entries).await?;
         self.forget_job(job).await
     }
@@ -175,10 +174,10 @@ impl DynamoStore {
                 }
                 self.forget_job(job).await
             }
-            Work::Remove { until } if now < until => {
-                let entries = self.entries_behind(job).await?;
-                self.remove(&job.user, &entries).await
-            }
+            Work::Remove { until } if now < until => match self.entries_if(job).await? {
+                None => Ok(()),
+                Some(entries) => self.remove(&job.user, &entries).await,
+            },
             Work::Remove { .. } => self.remove_and_name(job).await.map(drop),
             Work::Forget => self.forget_names(job).await,
         }
@@ -193,6 +192,14 @@ impl DynamoStore {
     async fn job(&self, user: &UserId) -> Result<Option<Job>> {
         let item = self.calls.get(&Key::job(user)).await?;
         item.map(|item| Job::read(&item)).transpose()
+    }
+
+    /// The same, as long as this is what is to be done: a user who registers anew, after somebody has
+    /// taken the item of the one before away, leaves nothing of theirs to do.
+    async fn entries_if(&self, job: &Job) -> Result<Option<Vec<Entry>>> {
+        let entries = self.entries_behind(job).await?;
+        let is_still = self.job(&job.user).await?.as_ref() == Some(job);
+        Ok(is_still.then_some(entries))
     }
 
     async fn entries_behind(&self, job: &Job) -> Result<Vec<Entry>> {
@@ -210,16 +217,19 @@ impl DynamoStore {
             let keys = chunk.iter().map(|entry| Key::session(&entry.id)).collect();
             let items = self.calls.get_all(keys).await?;
             let mut places = Vec::new();
+            let mut sessions: BTreeSet<_> =
+                chunk.iter().map(|entry| Key::session(&entry.id)).collect();
             for stored in items.iter().filter_map(|item| Stored::read(item, Depth::Head).ok()) {
-                if stored.session.user_id.as_ref() != Some(user) {
-                    continue;
+                if stored.session.user_id.as_ref() == Some(user) {
+                    places.extend(stored.places());
+                } else {
+                    // Somebody else's: the entry was put there by hand.
+                    sessions.remove(&stored.key());
                 }
-                places.extend(stored.places());
             }
             self.calls.delete_all(places).await?;
             // Last, so that whoever goes on after a crash still finds the way to the places.
-            let sessions = chunk.iter().map(|entry| Key::session(&entry.id));
-            self.calls.delete_all(sessions.collect()).await?;
+            self.calls.delete_all(sessions.into_iter().collect()).await?;
         }
         Ok(())
     }

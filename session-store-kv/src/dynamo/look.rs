@@ -43,14 +43,18 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    /// The key says all but the stamp; without one it is the least. So no damage of one entry keeps
-    /// its user from logging out, or from being deleted. `None` where the key names no session.
-    fn read(item: &Item) -> Option<Self> {
+    /// The entry, and whether its stamp could be read; without one it is the least. The key says the
+    /// rest, so that no damage of one entry keeps its user from logging out, or from being deleted.
+    /// `None` where the key names no session.
+    fn read(item: &Item) -> Option<(Self, bool)> {
         let at = item.get("sk")?.as_s().ok()?.strip_prefix(ENTRIES)?;
         let (created_at, id) = parse_moment(at)?;
         let id = SessionId::parse(id)?;
         let stamp = Row::of(item).and_then(|row| row.number("stamp"));
-        Some(Self { id, created_at, stamp: stamp.unwrap_or(0) })
+        Some((
+            Self { id, created_at, stamp: stamp.as_ref().map_or(0, |stamp| *stamp) },
+            stamp.is_ok(),
+        ))
     }
 
     pub(super) fn key(&self, user: &UserId) -> Key {
@@ -173,7 +177,8 @@ impl DynamoStore {
         while items.len() <= limit {
             query.limit = Some(window);
             let found = self.calls.query(&query).await?;
-            let ids: Vec<_> = named(&found.items).iter().map(|entry| entry.id).collect();
+            let ids: Vec<_> =
+                found.items.iter().filter_map(Entry::read).map(|(entry, _)| entry.id).collect();
             let mut stored = self.stored_all(&ids).await?;
             for id in ids {
                 let Some(stored) = stored.remove(&id) else { continue };
@@ -202,7 +207,21 @@ impl DynamoStore {
 
     /// The entries of a user that can be seen, oldest first.
     pub(super) async fn visible_entries(&self, user: &UserId) -> Result<Vec<Entry>> {
-        Ok(named(&self.calls.query_all(entries(user, None)).await?))
+        let found = self.calls.query_all(entries(user, None)).await?;
+        let read: Vec<_> = found.iter().filter_map(Entry::read).collect();
+        let unstamped: Vec<_> =
+            read.iter().filter(|(_, is_stamped)| !is_stamped).map(|(entry, _)| entry.id).collect();
+        let mut entries: Vec<_> = read.into_iter().map(|(entry, _)| entry).collect();
+        if !unstamped.is_empty() {
+            // The sessions know.
+            let (known, _) = self.stored_some(&unstamped).await?;
+            for entry in entries.iter_mut().filter(|entry| unstamped.contains(&entry.id)) {
+                let own = known.get(&entry.id);
+                let own = own.filter(|stored| stored.session.user_id.as_ref() == Some(user));
+                entry.stamp = own.map_or(0, |stored| stored.stamp);
+            }
+        }
+        Ok(entries)
     }
 
     pub(super) async fn stored(&self, id: &SessionId, depth: Depth) -> Result<Option<Stored>> {
@@ -248,10 +267,6 @@ impl DynamoStore {
         let owners = items.iter().map(Owner::read);
         owners.map(|owner| owner.map(|owner| (owner.id.clone(), owner))).collect()
     }
-}
-
-fn named(items: &[Item]) -> Vec<Entry> {
-    items.iter().filter_map(Entry::read).collect()
 }
 
 fn entries(user: &UserId, from: Option<String>) -> Query {

@@ -85,8 +85,10 @@
 //! - A **sweep** finishes what a crash left in `R#jobs`, then reads the queues up to the given moments
 //!   and removes what is dead. A touch leaves the place in the queue alone; the sweep moves it.
 //!
-//! Every write of a session or a user is conditional on the revision that was read (`rev`), and no write
-//! is repeated by the SDK, which would not tell of an answer that was lost. What DynamoDB throttles, refuses for a conflict with another transaction, or leaves unprocessed is tried again with
+//! Every write of a session or a user is conditional on what it was decided by, the revision that was
+//! read (`rev`) or just epoch, barrier, version, stamp and life, and no write is repeated by the SDK,
+//! which would not tell of an answer that was lost. What DynamoDB throttles, refuses for a conflict with
+//! another transaction, or leaves unprocessed is tried again with
 //! growing, spread pauses until [`CallConfig::patience`] is over, and is then `Unavailable`. No batch is
 //! larger than 100 reads or 25 removals, and no transaction larger than 100 items or 4 MB. One session
 //! takes up to 400 KB, `data` up to 256 KB. Limits of one partition hold for one user, for the list of
@@ -103,6 +105,8 @@
 //! - The census of everybody reads the whole table, and holds the sessions of users in memory. It is no
 //!   snapshot: what changes meanwhile counts as before or as after. Elsewhere every session that is
 //!   returned, alone or in a list, is as of a moment between call and answer.
+//! - A revocation of everybody looks at every session that is stored, those that ended and wait for
+//!   their sweep included, up to three times, in pages.
 //! - An entry of the cache ends by the clock of the node that wrote it, so that
 //!   [`DynamoCacheConfig::max_skew`] is a part of the bound that is told when a removal fails.
 //! - A user's item that somebody takes away by hand ends the user's sessions, and neither those nor a

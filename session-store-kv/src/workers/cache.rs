@@ -119,6 +119,9 @@ impl WorkersKvCache {
     }
 
     async fn delete(&self, key: &CacheKey) -> Result<()> {
+        if let Some(pace) = self.pace {
+            pace.removes(key.as_str(), self.clock.now());
+        }
         let key = self.name(key)?;
         SendFuture::new(async {
             self.kv.delete(&key).await.map_err(|error| classify(Asked::Write, &error))

@@ -18,15 +18,20 @@ static LATEST: AtomicU64 = AtomicU64::new(0);
 /// wrong, are gone by the next one.
 static DISTRUSTED: AtomicU64 = AtomicU64::new(0);
 
-/// What this isolate has put into Workers KV.
+/// What this isolate has written to Workers KV.
 pub(crate) static PACE: Pace = Pace(Mutex::new(BTreeMap::new()));
 
-/// Which keys were put a moment ago: KV takes one write per second and key, and requests that miss at
+/// Which keys were put or removed a moment ago: KV takes one write per second and key, and requests that miss at
 /// the same time bring the same. Namespaces are not told apart: what is not put is read again.
 #[derive(Debug)]
 pub(crate) struct Pace(Mutex<BTreeMap<String, Timestamp>>);
 
 impl Pace {
+    /// Takes note that `key` is removed at `now`: what is put right after would be refused.
+    pub(crate) fn removes(&self, key: &str, now: Timestamp) {
+        self.0.lock().insert(key.to_owned(), now);
+    }
+
     /// Whether `key` may be put at `now`, which is then taken for done.
     pub(crate) fn admits(&self, key: &str, now: Timestamp) -> bool {
         let mut put = self.0.lock();
@@ -134,5 +139,7 @@ mod tests {
         assert_eq!(pace.0.lock().len(), 1);
         // A clock that was set back stops nothing.
         assert!(pace.admits("a", at(1_000)));
+        pace.removes("c", at(1_000));
+        assert!(!pace.admits("c", at(1_999)) && pace.admits("c", at(2_000)));
     }
 }

@@ -2,7 +2,8 @@
 
 use aws_sdk_dynamodb::types::AttributeValue;
 use session_store_core::{
-    ErrorKind, Page, PrimaryStore, Reason, Selection, State, SweepBounds, Swept, Timestamp, Which,
+    ErrorKind, Page, PrimaryStore, Reason, Selection, Session, State, SweepBounds, Swept,
+    Timestamp, Which,
 };
 
 use crate::lab::{Item, Lab, NOW, ada, bounds, guest, id, later, new, session, text};
@@ -138,4 +139,42 @@ async fn neither_a_damaged_entry_nor_a_damaged_note_keeps_a_user() {
         }
         assert_eq!(lab.count("job").await, 0);
     }
+}
+
+#[tokio::test]
+async fn a_damaged_entry_costs_neither_the_session_that_is_spared_nor_anybody_elses() {
+    let lab = Lab::new("garbagespared").await;
+    lab.log_in(2).await;
+    PrimaryStore::insert(&lab.store, &new(guest(3)), NOW).await.unwrap();
+    for number in [1, 3] {
+        let entry = format!("s#{:016x}#{}", NOW.as_millis(), id(number));
+        lab.put(garbage("U#ada", &entry)).await;
+    }
+    let others = Selection::AllBut(ada(), id(1));
+    let done = PrimaryStore::revoke(&lab.store, &others, Reason::Admin, later(1)).await.unwrap();
+    assert_eq!(done.revoked, [id(2)]);
+    let state = async |number| {
+        let found = PrimaryStore::find(&lab.store, &id(number)).await.unwrap().snapshot.unwrap();
+        found.session.state(later(1))
+    };
+    assert_eq!((state(1).await, state(3).await), (State::Active, State::Active));
+    PrimaryStore::delete_user(&lab.store, &ada(), later(1)).await.unwrap();
+    assert_eq!(state(3).await, State::Active);
+}
+
+#[tokio::test]
+async fn a_revocation_of_everybody_tells_of_the_rest_though_somebody_has_expired() {
+    let lab = Lab::new("garbageexpired").await;
+    for number in 1..=2 {
+        PrimaryStore::insert(&lab.store, &new(guest(number)), NOW).await.unwrap();
+    }
+    let brief = Session { expires_at: later(5), ..guest(3) };
+    PrimaryStore::insert(&lab.store, &new(brief), NOW).await.unwrap();
+    lab.set_format(&format!("S#{}", id(2)), 2).await;
+    let everyone = Selection::Everyone { created_before: later(1), limit: 9 };
+    let revoke =
+        async || PrimaryStore::revoke(&lab.store, &everyone, Reason::Admin, later(6)).await;
+    assert_eq!(revoke().await.unwrap().revoked, [id(1)]);
+    let failed = revoke().await.unwrap_err();
+    assert!(matches!(failed.kind(), ErrorKind::SchemaMismatch { .. }), "{failed}");
 }

@@ -24,7 +24,10 @@ async fn between<T>(
     lab.wire.plan(action, &Mischief::Pass, which - 1);
     lab.wire.plan(action, &Mischief::Wait(Arc::clone(&gate)), 1);
     let other = async {
-        while lab.wire.calls(action).len() < which {
+        for _ in 0..20_000 {
+            if lab.wire.calls(action).len() >= which {
+                break;
+            }
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
         other.await;
