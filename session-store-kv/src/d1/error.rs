@@ -129,7 +129,7 @@ fn permanent(text: &str) -> Option<ErrorKind> {
         return Some(ErrorKind::Corrupt);
     }
     // Ours are correct where the tables are.
-    if has(&["syntax error", "SQLITE_ERROR", "SQLITE_SCHEMA", "SQLITE_MISMATCH"]) {
+    if has(&["syntax error", "SQLITE_MISMATCH"]) {
         let what = "D1 does not understand a statement; compare the tables with \
                     D1Store::migration_sql";
         return Some(ErrorKind::SchemaMismatch { what: what.into() });
