@@ -3,6 +3,7 @@
 //! Everything runs even after a failure, and a command that fails without naming a failed test counts as one.
 
 use std::path::Path;
+use std::time::Instant;
 
 use crate::cli::{Failure, Verdict, complain, say};
 use crate::command::Program;
@@ -45,21 +46,21 @@ pub(crate) fn run(root: &Path) -> Result<Verdict, Failure> {
         for (variable, url) in &servers.addresses.0 {
             program = program.variable(variable, url);
         }
-        say(&format!("\n== {program}"));
-        let (tally, succeeded) = counted(&program, root)?;
+        let (tally, succeeded) = timed(&program.to_string(), || counted(&program, root))?;
         if !succeeded {
             broken.push(program.to_string());
         }
         sum = sum.plus(judged(tally, succeeded));
     }
-    say("\n== quickstart");
-    sum = sum.plus(or_failed(crate::quickstart::tally(root, &servers.addresses)));
-    say("\n== faults");
-    sum = sum.plus(or_failed(crate::faults::tally(&servers.addresses)));
-    say("\n== conformance");
-    sum = sum.plus(or_failed(crate::conformance::tally(root, &servers.addresses)));
-    say("\n== the example Worker, in workerd");
-    sum = sum.plus(or_failed(crate::workerd::example(root)));
+    let at = &servers.addresses;
+    for tally in [
+        timed("quickstart", || or_failed(crate::quickstart::tally(root, at))),
+        timed("faults", || or_failed(crate::faults::tally(at))),
+        timed("conformance", || or_failed(crate::conformance::tally(root, at))),
+        timed("the example Worker, in workerd", || or_failed(crate::workerd::example(root))),
+    ] {
+        sum = sum.plus(tally);
+    }
     for program in broken {
         complain(&format!("test: `{program}` failed"));
     }
@@ -68,6 +69,15 @@ pub(crate) fn run(root: &Path) -> Result<Verdict, Failure> {
     }
     say(&format!("{} passed, {} failed", sum.passed, sum.failed));
     Ok(sum.verdict())
+}
+
+/// Says what is done, and how long it took.
+fn timed<T>(name: &str, work: impl FnOnce() -> T) -> T {
+    say(&format!("\n== {name}"));
+    let start = Instant::now();
+    let done = work();
+    say(&format!("== {name}: {:.1} s", start.elapsed().as_secs_f64()));
+    done
 }
 
 /// The whole workspace, then the facade with no feature and with each feature alone.
