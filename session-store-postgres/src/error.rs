@@ -145,6 +145,12 @@ pub(crate) fn is_closed(error: &Error) -> bool {
     }
 }
 
+/// Whether what was sent is against the protocol. A server says so of no statement, but a pooler in
+/// statement mode of every transaction.
+pub(crate) fn is_forbidden(error: &Error) -> bool {
+    said_by_server(error).is_some_and(|code| code == "08P01")
+}
+
 /// Whether somebody else held a lock for longer than was to be waited.
 pub(crate) fn is_locked(error: &Error) -> bool {
     said_by_server(error).is_some_and(|code| code == "55P03")
