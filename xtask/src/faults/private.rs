@@ -47,7 +47,8 @@ impl Private {
 
 impl Drop for Private {
     fn drop(&mut self) {
-        // What can't be removed is in a folder for such things.
-        let _ = self.home.stop(&["-KILL"]);
+        // A Postgres that is killed leaves its shared memory behind. What can't be removed is in a folder
+        // for such things.
+        let _ = self.home.give_up();
     }
 }

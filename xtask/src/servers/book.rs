@@ -258,7 +258,7 @@ impl Home {
     }
 
     /// The same, gently.
-    pub(super) fn give_up(&self) -> Result<(), Failure> {
+    pub(crate) fn give_up(&self) -> Result<(), Failure> {
         self.stop(&GENTLY)
     }
 }
