@@ -5,14 +5,10 @@ use session_store_core::{Error, Result};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection, Executor, PgConnection, Row};
 
-use crate::error::{NAME, classify, is_forbidden};
+use crate::error::{NAME, STANDBY, classify, is_forbidden};
 
 /// How often it is looked. Other clients may get in between.
 const LOOKS: u32 = 3;
-
-/// Why a standby is refused.
-pub(crate) const STANDBY: &str = "the server is a standby, which lags behind its primary: a session that \
-     was ended would go on living there; use the address of the primary";
 
 const POOLER: &str = "there is a pooler in transaction mode between here and the server, which answers \
      prepared statements with other clients' SQL; use session mode, or the address of the server itself";

@@ -45,7 +45,9 @@ impl PostgresStore {
     /// message holds the password.
     ///
     /// Each connection that the pool makes later is asked again whether it is to a standby, and not
-    /// used if it is: `Unavailable`.
+    /// used if it is: the call that it was made for fails at once with `Unavailable`, and the source
+    /// says why. A server that refuses connections, or has none left, is asked again until
+    /// `connect_timeout`.
     pub async fn connect(config: &PostgresConfig) -> Result<Self> {
         config.check()?;
         Self::over(config.pool()?, config).await
