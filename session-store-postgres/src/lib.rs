@@ -21,9 +21,10 @@
 //!
 //! # Crashes of the server
 //!
-//! With `synchronous_commit = off`, what is confirmed may be forgotten: logins, touches, and what the
-//! application keeps in a session. What ends sessions, evictions included, what changes credentials,
-//! deadlines or secrets, and the registration of a cache are committed with it on, and are not.
+//! With `synchronous_commit = off`, what is confirmed may be forgotten: logins, touches, what the
+//! application keeps in a session, and that a cache is no longer registered. What ends sessions, evictions
+//! included, what changes credentials, deadlines or secrets, and the registration of a user or of a cache
+//! are committed with it on, and are not.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 

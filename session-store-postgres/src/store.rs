@@ -134,7 +134,7 @@ impl PrimaryStore for PostgresStore {
             )?;
             let mut tries = Tries::default();
             loop {
-                let mut on = begin(&self.pool).await?;
+                let mut on = begin_lasting(&self.pool).await?;
                 let outcome = users::insert(&mut on, &self.schema, user, now).await;
                 if let ControlFlow::Break(done) = finish(on, outcome, &mut tries).await? {
                     return Ok(done);
@@ -313,12 +313,13 @@ impl PrimaryStore for PostgresStore {
 
     async fn sweep(&self, bounds: &SweepBounds, limit: u32) -> Result<Swept> {
         self.within(async {
+            // First, or its failure would hide what was removed.
+            let more = log::purge(&self.pool, &self.schema).await?;
             let mut tries = Tries::default();
             loop {
                 let mut on = begin(&self.pool).await?;
                 let outcome = ending::sweep(&mut on, &self.schema, bounds, limit).await;
                 if let ControlFlow::Break(done) = finish(on, outcome, &mut tries).await? {
-                    let more = log::purge(&self.pool, &self.schema).await?;
                     return Ok(Swept { more: done.more || more, ..done });
                 }
             }

@@ -28,7 +28,7 @@ async fn none_is_idle_in_transaction(namespace: &str) {
     let mut shell = <sqlx::PgConnection as sqlx::Connection>::connect(&address()).await.unwrap();
     let sql = "SELECT count(*) FROM pg_stat_activity WHERE application_name = $1 \
          AND state LIKE 'idle in transaction%'";
-    for _ in 0..200 {
+    for _ in 0..2_000 {
         let row = sqlx::query(sql).bind(namespace).fetch_one(&mut shell).await.unwrap();
         if row.get::<i64, _>(0) == 0 {
             return;
@@ -41,9 +41,13 @@ async fn none_is_idle_in_transaction(namespace: &str) {
 /// Waits until the connection is made, and nobody uses it.
 async fn is_idle(store: &PostgresStore) {
     drop(store.pool().acquire().await.unwrap());
-    while store.pool().num_idle() == 0 {
+    for _ in 0..20_000 {
+        if store.pool().num_idle() > 0 {
+            return;
+        }
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
+    panic!("a connection that was returned is not idle");
 }
 
 /// Asks for a transaction, and is gone before it is answered.
