@@ -83,7 +83,7 @@ async fn open_servers(url: &str, count: usize) -> Outcome {
 async fn refuses_transactions(url: &str) -> Outcome {
     let mut on = PgConnection::connect(url).await.map_err(said)?;
     let refused = on.execute("BEGIN").await.err().ok_or("a transaction in statement mode")?;
-    let code = refused.as_database_error().and_then(|told| told.code());
+    let code = refused.as_database_error().and_then(sqlx::error::DatabaseError::code);
     ensure(code.as_deref() == Some("08P01"), &format!("{refused:?}"))
 }
 

@@ -32,7 +32,7 @@ pub(super) async fn a_standby_is_no_truth(_: &World) -> Outcome<String> {
     config.connect_timeout = Duration::from_secs(5);
     let store = PostgresStore::connect(&config).await.map_err(said)?;
 
-    postgres::copy(port, &copy.home.folder).map_err(said)?;
+    postgres::copy(port, &copy.home).map_err(said)?;
     let follows = free_port().map_err(said)?;
     postgres::launch(&copy.home, follows).map_err(said)?;
     let mut other = config.clone();
