@@ -123,6 +123,10 @@ impl PostgresConfig {
     }
 }
 
+/// How often the server looks whether anybody still waits for a statement, say for one that waits for a
+/// lock, in ms.
+const LOOK_MS: &str = "1000";
+
 /// Tells a new connection of the own pool what it is for. One to a standby is not used: after a
 /// failover, the address may be another server's, for as long as that is not promoted.
 async fn set_up(on: &mut PgConnection, timeout: String, path: Option<String>) -> Result<()> {
@@ -130,6 +134,11 @@ async fn set_up(on: &mut PgConnection, timeout: String, path: Option<String>) ->
          CASE WHEN $2::text IS NOT NULL THEN set_config('search_path', $2, false) END";
     let query = sqlx::query(sql).persistent(false).bind(timeout).bind(path);
     query.execute(&mut *on).await.map_err(classify_open)?;
+    // Servers before 14 have no such setting, and some systems no way to look: there an abandoned
+    // statement is noticed when it has something to say.
+    let look = "SELECT set_config(name, $1, false) FROM pg_settings \
+         WHERE name = 'client_connection_check_interval'";
+    let _ = sqlx::query(look).persistent(false).bind(LOOK_MS).execute(&mut *on).await;
     if pooler::is_standby(on).await.map_err(classify_open)? {
         return Err(standby());
     }
