@@ -59,17 +59,7 @@ pub(super) async fn a_standby_is_no_truth(_: &World) -> Outcome<String> {
     let closed = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
          WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()";
     PostgresHarness::new(postgres::url(port)).run(closed.to_owned()).await.map_err(said)?;
-    // The first one notices that its connection was closed.
-    for round in 0..3 {
-        let before = way.dials();
-        let refused = moved.find(&stranger).await.err().ok_or("the standby was read")?;
-        let source = std::error::Error::source(&refused).map(ToString::to_string);
-        let is_named = source.as_ref().is_some_and(|source| source.contains("standby"));
-        let is_typed = refused.kind() == &ErrorKind::Unavailable && is_named;
-        ensure(is_typed, &format!("{refused} {source:?}"))?;
-        let dials = way.dials() - before;
-        ensure(dials == 1, &format!("call {round}: dialled {dials} times"))?;
-    }
+    refuses_a_standby_behind(&way, &moved).await?;
     // One address, and behind it both.
     for ports in [[port, follows], [follows, port]] {
         way.lead_to(&ports);
@@ -88,6 +78,23 @@ pub(super) async fn a_standby_is_no_truth(_: &World) -> Outcome<String> {
     let healed = healed.await?;
     PostgresStore::connect(&other).await.map_err(said)?;
     Ok(format!("refused by name, also behind a name that moved; promoted, used in {healed:?}"))
+}
+
+/// Each call fails by itself, dials once, and says why.
+async fn refuses_a_standby_behind(way: &Way, on: &PostgresStore) -> Outcome {
+    let stranger = session_store::SessionId::from_bytes([7; 16]);
+    // The first one notices that its connection was closed.
+    for round in 0..3 {
+        let before = way.dials();
+        let refused = on.find(&stranger).await.err().ok_or("the standby was read")?;
+        let source = std::error::Error::source(&refused).map(ToString::to_string);
+        let is_named = source.as_ref().is_some_and(|source| source.contains("standby"));
+        let is_typed = refused.kind() == &ErrorKind::Unavailable && is_named;
+        ensure(is_typed, &format!("{refused} {source:?}"))?;
+        let dials = way.dials() - before;
+        ensure(dials == 1, &format!("call {round}: dialled {dials} times"))?;
+    }
+    Ok(())
 }
 
 /// A way to a server, which may become one to another, or to several in turn.
