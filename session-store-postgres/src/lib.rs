@@ -5,9 +5,9 @@
 //!
 //! # Poolers
 //!
-//! Behind PgBouncer in transaction mode a prepared statement may be answered by another client's SQL
-//! text. [`PostgresStore`] notices such a pooler when it connects, and refuses it: use session mode, or
-//! connect to the server itself.
+//! Behind PgBouncer in transaction or statement mode a prepared statement may be answered by another
+//! client's SQL text. [`PostgresStore`] notices such a pooler when it connects, and refuses it: use
+//! session mode, or connect to the server itself.
 //!
 //! # SQL typed by hand
 //!

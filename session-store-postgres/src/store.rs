@@ -38,8 +38,9 @@ impl PostgresStore {
     /// Connects and, if the configuration allows it, brings the schema up to date.
     ///
     /// A URL that can't be read, wrong credentials, a missing database, a standby and a pooler in
-    /// transaction mode are `Configuration`, and so are times that don't fit each other; a schema of
-    /// another version, or a users table that is not there, is `SchemaMismatch`; a server that can't be
+    /// transaction or statement mode are `Configuration`, and so are times that don't fit each other; a
+    /// schema of another version, or one from before the first release, or a users table that is not
+    /// there, is `SchemaMismatch`; a server that can't be
     /// reached is `Unavailable`, and so is a lock that somebody else holds for as long as
     /// `connect_timeout` while the schema is brought up to date: the source says which process. No
     /// message holds the password.
