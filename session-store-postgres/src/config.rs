@@ -8,7 +8,7 @@ use session_store_core::{Error, Result};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{PgConnection, PgPool};
 
-use crate::error::{NAME, classify};
+use crate::error::{NAME, classify, classify_open, standby};
 use crate::schema::quote;
 use crate::{pooler, transaction};
 
@@ -114,25 +114,33 @@ impl PostgresConfig {
             .test_before_acquire(self.test_before_acquire)
             .after_connect(move |on, _| {
                 let (timeout, path) = (timeout.clone(), path.clone());
-                Box::pin(async move { set_up(on, timeout, path).await })
+                Box::pin(
+                    async move { set_up(on, timeout, path).await.or_else(transaction::refuse) },
+                )
             })
             .after_release(|on, _| Box::pin(transaction::settle(on)))
             .connect_lazy_with(options.extra_float_digits(None)))
     }
 }
 
+/// How often the server looks whether anybody still waits for a statement, say for one that waits for a
+/// lock, in ms.
+const LOOK_MS: &str = "1000";
+
 /// Tells a new connection of the own pool what it is for. One to a standby is not used: after a
-/// failover, the address may be another server's.
-async fn set_up(
-    on: &mut PgConnection,
-    timeout: String,
-    path: Option<String>,
-) -> std::result::Result<(), sqlx::Error> {
+/// failover, the address may be another server's, for as long as that is not promoted.
+async fn set_up(on: &mut PgConnection, timeout: String, path: Option<String>) -> Result<()> {
     let sql = "SELECT set_config('statement_timeout', $1, false), \
          CASE WHEN $2::text IS NOT NULL THEN set_config('search_path', $2, false) END";
-    sqlx::query(sql).persistent(false).bind(timeout).bind(path).execute(&mut *on).await?;
-    if pooler::is_standby(on).await? {
-        return Err(sqlx::Error::Configuration(pooler::STANDBY.into()));
+    let query = sqlx::query(sql).persistent(false).bind(timeout).bind(path);
+    query.execute(&mut *on).await.map_err(classify_open)?;
+    // Servers before 14 have no such setting, and some systems no way to look: there an abandoned
+    // statement is noticed when it has something to say.
+    let look = "SELECT set_config(name, $1, false) FROM pg_settings \
+         WHERE name = 'client_connection_check_interval'";
+    let _ = sqlx::query(look).persistent(false).bind(LOOK_MS).execute(&mut *on).await;
+    if pooler::is_standby(on).await.map_err(classify_open)? {
+        return Err(standby());
     }
     Ok(())
 }

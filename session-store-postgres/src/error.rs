@@ -16,6 +16,10 @@ pub(crate) fn error(kind: ErrorKind) -> Error {
 const TLS: &str =
     "TLS failed; check sslmode in the URL, the certificate, and the crate's tls features";
 
+/// Why a standby is refused.
+pub(crate) const STANDBY: &str = "the server is a standby, which lags behind its primary: a session that \
+     was ended would go on living there; use the address of the primary";
+
 /// Sorts an error of the driver by what the caller can do.
 pub(crate) fn classify(source: sqlx::Error) -> Error {
     let kind = classify_kind(&source);
@@ -85,6 +89,23 @@ pub(crate) fn classify_open(source: sqlx::Error) -> Error {
     error(kind).caused_by(Unmade(source))
 }
 
+/// A connection led to a server that follows another one.
+#[derive(Debug)]
+struct Standby;
+
+impl fmt::Display for Standby {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(STANDBY)
+    }
+}
+
+impl std::error::Error for Standby {}
+
+/// A standby where the primary was once: it may be promoted any moment.
+pub(crate) fn standby() -> Error {
+    error(ErrorKind::Unavailable).caused_by(Standby)
+}
+
 fn configuration(what: impl Into<Cow<'static, str>>) -> ErrorKind {
     ErrorKind::Configuration { what: what.into() }
 }
@@ -143,6 +164,12 @@ pub(crate) fn is_closed(error: &Error) -> bool {
         }
         _ => false,
     }
+}
+
+/// Whether what was sent is against the protocol. A server says so of no statement, but a pooler in
+/// statement mode of every transaction.
+pub(crate) fn is_forbidden(error: &Error) -> bool {
+    said_by_server(error).is_some_and(|code| code == "08P01")
 }
 
 /// Whether somebody else held a lock for longer than was to be waited.

@@ -5,9 +5,9 @@
 //!
 //! # Poolers
 //!
-//! Behind PgBouncer in transaction mode a prepared statement may be answered by another client's SQL
-//! text. [`PostgresStore`] notices such a pooler when it connects, and refuses it: use session mode, or
-//! connect to the server itself.
+//! Behind PgBouncer in transaction or statement mode a prepared statement may be answered by another
+//! client's SQL text. [`PostgresStore`] notices such a pooler when it connects, and refuses it: use
+//! session mode, or connect to the server itself.
 //!
 //! # SQL typed by hand
 //!
@@ -21,9 +21,10 @@
 //!
 //! # Crashes of the server
 //!
-//! With `synchronous_commit = off`, what is confirmed may be forgotten: logins, touches, and what the
-//! application keeps in a session. What ends sessions, evictions included, what changes credentials,
-//! deadlines or secrets, and the registration of a cache are committed with it on, and are not.
+//! With `synchronous_commit = off`, what is confirmed may be forgotten: logins, touches, what the
+//! application keeps in a session, and that a cache is no longer registered. What ends sessions, evictions
+//! included, what changes credentials, deadlines or secrets, and the registration of a user or of a cache
+//! are committed with it on, and are not.
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 

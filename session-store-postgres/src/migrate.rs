@@ -156,7 +156,25 @@ pub(crate) async fn check(on: &mut PgConnection, schema: &Schema) -> Result<()> 
         return Err(Error::schema(NAME, what));
     };
     check_version(found)?;
+    check_log(on, schema).await?;
     check_reference(on, schema).await
+}
+
+/// Before the first release, tables of the same version had other columns.
+async fn check_log(on: &mut PgConnection, schema: &Schema) -> Result<()> {
+    if has_column(on, &schema.text("{p}session_log"), "seen_at").await? {
+        return Ok(());
+    }
+    let what = "the table of the log has no column \"seen_at\": it was made by an unreleased version; \
+         drop this library's tables, and have them made again";
+    Err(Error::schema(NAME, what))
+}
+
+async fn has_column(on: &mut PgConnection, table: &str, column: &str) -> Result<bool> {
+    let sql = "SELECT 1 FROM pg_attribute WHERE attrelid = to_regclass($1) AND attname = $2 \
+               AND attnum > 0 AND NOT attisdropped";
+    let query = sqlx::query(sql).bind(table).bind(column);
+    query.fetch_optional(on).await.map_err(classify).map(|found| found.is_some())
 }
 
 /// What the triggers that are there add up to.
@@ -236,10 +254,7 @@ async fn check_users(on: &mut PgConnection, schema: &Schema) -> Result<()> {
     }
     let optional = [&users.email_column, &users.role_column, &users.claims_column];
     for column in optional.into_iter().flatten().chain([&users.id_column]) {
-        let sql = "SELECT 1 FROM pg_attribute WHERE attrelid = to_regclass($1) AND attname = $2 \
-                   AND attnum > 0 AND NOT attisdropped";
-        let query = sqlx::query(sql).bind(&table).bind(column);
-        if query.fetch_optional(&mut *on).await.map_err(classify)?.is_none() {
+        if !has_column(on, &table, column).await? {
             let what = format!("the users table {:?} has no column {column:?}", users.table);
             return Err(Error::schema(NAME, what));
         }

@@ -5,14 +5,10 @@ use session_store_core::{Error, Result};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection, Executor, PgConnection, Row};
 
-use crate::error::{NAME, classify};
+use crate::error::{NAME, STANDBY, classify, is_forbidden};
 
 /// How often it is looked. Other clients may get in between.
 const LOOKS: u32 = 3;
-
-/// Why a standby is refused.
-pub(crate) const STANDBY: &str = "the server is a standby, which lags behind its primary: a session that \
-     was ended would go on living there; use the address of the primary";
 
 const POOLER: &str = "there is a pooler in transaction mode between here and the server, which answers \
      prepared statements with other clients' SQL; use session mode, or the address of the server itself";
@@ -36,13 +32,17 @@ pub(crate) async fn is_standby(on: &mut PgConnection) -> std::result::Result<boo
 pub(crate) async fn probe(options: &PgConnectOptions) -> Result<()> {
     let mut one = PgConnection::connect_with(options).await.map_err(classify)?;
     let mut other = PgConnection::connect_with(options).await.map_err(classify)?;
-    let is_standby = is_standby(&mut one).await.map_err(classify)?;
+    let mut follows = false;
+    // Behind one address there may be several servers.
+    for on in [&mut one, &mut other] {
+        follows |= is_standby(on).await.map_err(classify)?;
+    }
     let is_pooled = is_pooled(&mut one, &mut other).await?;
     for connection in [one, other] {
         // It was only asked; how it ends is of no interest.
         let _ = connection.close().await;
     }
-    match (is_pooled, is_standby) {
+    match (is_pooled, follows) {
         (true, _) => Err(Error::configuration(NAME, POOLER)),
         (false, true) => Err(Error::configuration(NAME, STANDBY)),
         (false, false) => Ok(()),
@@ -51,16 +51,29 @@ pub(crate) async fn probe(options: &PgConnectOptions) -> Result<()> {
 
 /// Whether two clients meet on one server, or one client is moved to another: at its next statement
 /// (a pooler that takes turns), or when somebody else has taken the first (one that takes the last).
+/// Nothing is asked that is known already: with BEGIN, `other` may hold all that such a pooler has.
 async fn is_pooled(one: &mut PgConnection, other: &mut PgConnection) -> Result<bool> {
     let (home, away) = (server(one).await?, server(other).await?);
-    let mut is_pooled = home == away;
+    if home == away {
+        return Ok(true);
+    }
     for _ in 0..LOOKS {
-        // Twice, or a pooler that takes turns may come round to where it was.
-        is_pooled |= server(one).await? != home || server(one).await? != home;
-        run(other, "BEGIN").await?;
-        is_pooled |= server(other).await? != away;
-        is_pooled |= server(one).await? != home || server(one).await? != home;
+        if has_moved(one, home).await? {
+            return Ok(true);
+        }
+        match run(other, "BEGIN").await {
+            Err(error) if is_forbidden(&error) => return Ok(true),
+            begun => begun?,
+        }
+        if server(other).await? != away || has_moved(one, home).await? {
+            return Ok(true);
+        }
         run(other, "ROLLBACK").await?;
     }
-    Ok(is_pooled)
+    Ok(false)
+}
+
+/// Looks twice, or a pooler that takes turns may come round to where it was.
+async fn has_moved(on: &mut PgConnection, home: i32) -> Result<bool> {
+    Ok(server(on).await? != home || server(on).await? != home)
 }

@@ -38,14 +38,17 @@ impl PostgresStore {
     /// Connects and, if the configuration allows it, brings the schema up to date.
     ///
     /// A URL that can't be read, wrong credentials, a missing database, a standby and a pooler in
-    /// transaction mode are `Configuration`, and so are times that don't fit each other; a schema of
-    /// another version, or a users table that is not there, is `SchemaMismatch`; a server that can't be
+    /// transaction or statement mode are `Configuration`, and so are times that don't fit each other; a
+    /// schema of another version, or one from before the first release, or a users table that is not
+    /// there, is `SchemaMismatch`; a server that can't be
     /// reached is `Unavailable`, and so is a lock that somebody else holds for as long as
     /// `connect_timeout` while the schema is brought up to date: the source says which process. No
     /// message holds the password.
     ///
     /// Each connection that the pool makes later is asked again whether it is to a standby, and not
-    /// used if it is: `Unavailable`.
+    /// used if it is: the call that it was made for fails at once with `Unavailable`, and the source
+    /// says why. A server that refuses connections, or has none left, is asked again until
+    /// `connect_timeout`.
     pub async fn connect(config: &PostgresConfig) -> Result<Self> {
         config.check()?;
         Self::over(config.pool()?, config).await
@@ -132,7 +135,7 @@ impl PrimaryStore for PostgresStore {
             )?;
             let mut tries = Tries::default();
             loop {
-                let mut on = begin(&self.pool).await?;
+                let mut on = begin_lasting(&self.pool).await?;
                 let outcome = users::insert(&mut on, &self.schema, user, now).await;
                 if let ControlFlow::Break(done) = finish(on, outcome, &mut tries).await? {
                     return Ok(done);
@@ -311,12 +314,13 @@ impl PrimaryStore for PostgresStore {
 
     async fn sweep(&self, bounds: &SweepBounds, limit: u32) -> Result<Swept> {
         self.within(async {
+            // First, or its failure would hide what was removed.
+            let more = log::purge(&self.pool, &self.schema).await?;
             let mut tries = Tries::default();
             loop {
                 let mut on = begin(&self.pool).await?;
                 let outcome = ending::sweep(&mut on, &self.schema, bounds, limit).await;
                 if let ControlFlow::Break(done) = finish(on, outcome, &mut tries).await? {
-                    let more = log::purge(&self.pool, &self.schema).await?;
                     return Ok(Swept { more: done.more || more, ..done });
                 }
             }

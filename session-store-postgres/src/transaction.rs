@@ -1,9 +1,10 @@
 //! Transactions that are repeated when the server has undone them for the sake of another one.
 
+use std::cell::RefCell;
 use std::ops::{ControlFlow, Deref, DerefMut};
 use std::time::Duration;
 
-use session_store_core::Result;
+use session_store_core::{Error, Result};
 use sqlx::pool::PoolConnection;
 use sqlx::{Connection, Executor, PgConnection, PgPool, Postgres};
 
@@ -32,9 +33,33 @@ const LASTING: &str = "SELECT set_config('synchronous_commit', 'on', true) \
 #[derive(Debug, Default)]
 pub(crate) struct Tries(u32);
 
+tokio::task_local! {
+    /// Why a connection that is being made can't be used. The pool's hook has no other way to tell the
+    /// call it is made for: what the hook returns is written to a log, and dialled again.
+    static UNFIT: RefCell<Option<Error>>;
+}
+
 /// A connection of the pool, or a new one.
 pub(crate) async fn open(pool: &PgPool) -> Result<PoolConnection<Postgres>> {
-    pool.acquire().await.map_err(classify_open)
+    let acquire = async {
+        let mut on = pool.acquire().await.map_err(classify_open)?;
+        match UNFIT.with(RefCell::take) {
+            None => Ok(on),
+            Some(error) => {
+                on.close_on_drop();
+                Err(error)
+            }
+        }
+    };
+    UNFIT.scope(RefCell::default(), acquire).await
+}
+
+/// Has the call that a connection is made for fail with `error`. Whoever makes one without such a call
+/// does not get it.
+pub(crate) fn refuse(error: Error) -> std::result::Result<(), sqlx::Error> {
+    let mut kept = Some(error);
+    let _ = UNFIT.try_with(|unfit| unfit.replace(kept.take()));
+    kept.map_or(Ok(()), |error| Err(sqlx::Error::Configuration(error.into())))
 }
 
 /// Waits for what a returned connection still has to hear, which is nothing unless it was abandoned in

@@ -28,7 +28,7 @@ async fn none_is_idle_in_transaction(namespace: &str) {
     let mut shell = <sqlx::PgConnection as sqlx::Connection>::connect(&address()).await.unwrap();
     let sql = "SELECT count(*) FROM pg_stat_activity WHERE application_name = $1 \
          AND state LIKE 'idle in transaction%'";
-    for _ in 0..200 {
+    for _ in 0..2_000 {
         let row = sqlx::query(sql).bind(namespace).fetch_one(&mut shell).await.unwrap();
         if row.get::<i64, _>(0) == 0 {
             return;
@@ -41,9 +41,13 @@ async fn none_is_idle_in_transaction(namespace: &str) {
 /// Waits until the connection is made, and nobody uses it.
 async fn is_idle(store: &PostgresStore) {
     drop(store.pool().acquire().await.unwrap());
-    while store.pool().num_idle() == 0 {
+    for _ in 0..20_000 {
+        if store.pool().num_idle() > 0 {
+            return;
+        }
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
+    panic!("a connection that was returned is not idle");
 }
 
 /// Asks for a transaction, and is gone before it is answered.
@@ -134,4 +138,40 @@ async fn one_that_left_anywhere_leaves_no_transaction_behind() {
     }
     assert!(are_done, "never was one done");
     none_is_idle_in_transaction("anywhere").await;
+}
+
+/// Waits until so many of this name wait for a lock.
+async fn wait_for_locks(namespace: &str, wanted: i64) {
+    let mut shell = <sqlx::PgConnection as sqlx::Connection>::connect(&address()).await.unwrap();
+    let sql = "SELECT count(*) FROM pg_stat_activity WHERE application_name = $1 \
+         AND wait_event_type = 'Lock'";
+    for _ in 0..2_000 {
+        let row = sqlx::query(sql).bind(namespace).fetch_one(&mut shell).await.unwrap();
+        if row.get::<i64, _>(0) == wanted {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("{namespace}: there never were {wanted} that wait for a lock");
+}
+
+#[tokio::test]
+async fn the_server_gives_up_what_nobody_waits_for() {
+    let mut config = narrow("given_up").await;
+    // Nothing else ends what waits for a lock.
+    config.statement_timeout = Duration::from_hours(1);
+    config.deadline = Duration::from_hours(2);
+    let store = PostgresStore::connect(&config).await.unwrap();
+    store.insert_user(&User::new(user("ada"), NOW), NOW).await.unwrap();
+    let mut other = <sqlx::PgConnection as sqlx::Connection>::connect(&address()).await.unwrap();
+    let locked = format!("BEGIN; LOCK TABLE {}.session_users", config.schema.unwrap());
+    sqlx::Executor::execute(&mut other, sqlx::raw_sql(sqlx::AssertSqlSafe(locked))).await.unwrap();
+    let all = Selection::AllOf(user("ada"));
+    for _ in 0..3 {
+        tokio::select! {
+            done = store.revoke(&all, Reason::Admin, NOW) => panic!("{done:?} beside a lock"),
+            () = wait_for_locks("given_up", 1) => {}
+        }
+        wait_for_locks("given_up", 0).await;
+    }
 }

@@ -166,3 +166,19 @@ async fn a_pool_of_the_applications_through_a_pooler_is_refused_too() {
         if what.contains("session mode"));
     assert!(is_typed, "{refused} after {:?}", began.elapsed());
 }
+
+#[tokio::test]
+async fn tables_of_before_the_first_release_are_refused() {
+    let on = server();
+    let mut config = on.fresh("unreleased").await.unwrap();
+    PostgresStore::connect(&config).await.unwrap();
+    let schema = on.schema("unreleased");
+    on.run(format!("ALTER TABLE {schema}.session_log DROP COLUMN seen_at")).await.unwrap();
+    for access in [Access::Migrate, Access::Ready] {
+        config.access = access;
+        let refused = PostgresStore::connect(&config).await.unwrap_err();
+        let is_named = matches!(refused.kind(), ErrorKind::SchemaMismatch { what }
+            if what.contains("seen_at"));
+        assert!(is_named, "{refused}");
+    }
+}

@@ -1,10 +1,11 @@
 //! Crowds: nobody is starved, and no deadlock reaches a caller.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use futures_util::future::join_all;
+use futures_util::future::{FutureExt, join, join_all};
 use session_store_core::{
     CacheName, CacheRegistration, CacheScope, ErrorKind, PrimaryStore, Reason, Selection,
     SessionLimit, SweepBounds, Touch, Ttl, User, UserChange,
@@ -119,13 +120,18 @@ async fn no_deadlock_reaches_a_caller() {
     tokio::join!(touching(&touches), touching(&backwards), revoking, typing);
 }
 
-/// The address of a database of the test's own, whose deadlocks are counted apart.
-async fn own_database(name: &str) -> String {
+/// Does `work` with a database of its own, whose deadlocks are counted apart and which ends with it.
+async fn in_own_database(name: &str, work: impl AsyncFnOnce(PostgresHarness)) {
     let url = address();
     let shell = PostgresHarness::new(&url);
     shell.run(format!("DROP DATABASE IF EXISTS {name}")).await.unwrap();
     shell.run(format!("CREATE DATABASE {name}")).await.unwrap();
-    format!("{}/{name}", url.rsplit_once('/').unwrap().0)
+    let on = PostgresHarness::new(format!("{}/{name}", url.rsplit_once('/').unwrap().0));
+    let done = AssertUnwindSafe(work(on)).catch_unwind().await;
+    shell.run(format!("DROP DATABASE {name} WITH (FORCE)")).await.unwrap();
+    if let Err(panic) = done {
+        std::panic::resume_unwind(panic);
+    }
 }
 
 /// How many deadlocks there were in it. The statistics come when connections end.
@@ -172,11 +178,35 @@ async fn lives(store: &PostgresStore, end: std::time::Instant) {
     }
 }
 
+/// Another cache is registered, acknowledges all there is, also what is old, and is forgotten.
+async fn comes_and_goes(store: &PostgresStore, on: &PostgresHarness, end: std::time::Instant) {
+    let name = CacheName::new("other").unwrap();
+    let ttl = Ttl::new(HOUR).unwrap();
+    let cache = CacheRegistration { name: name.clone(), scope: CacheScope::Shared, ttl };
+    let log = format!("{}.session_log", on.schema("storm"));
+    // As old as nothing that a cache could need, so that sweeps are after it too.
+    let aged = format!(
+        "INSERT INTO {log} (session_id, seen_at) \
+         SELECT decode(repeat('07', 16), 'hex'), 0 FROM generate_series(1, 200)"
+    );
+    while std::time::Instant::now() < end {
+        store.register(&cache).await.unwrap();
+        on.run(aged.clone()).await.unwrap();
+        let drained = store.drain(&name, 1_000).await.unwrap();
+        let entries: Vec<_> = drained.entries.iter().rev().map(|entry| entry.id).collect();
+        store.acknowledge(&name, &entries).await.unwrap();
+        store.unregister(&name).await.unwrap();
+    }
+}
+
 #[tokio::test]
 async fn what_the_store_does_locks_in_one_order() {
     let name = format!("storm_{}", std::process::id());
-    let on = PostgresHarness::new(own_database(&name).await);
-    let store = store(&on, "storm").await;
+    in_own_database(&name, async |on| storm(&on, &name).await).await;
+}
+
+async fn storm(on: &PostgresHarness, name: &str) {
+    let store = store(on, "storm").await;
     let cache = CacheRegistration {
         name: CacheName::main(),
         scope: CacheScope::Shared,
@@ -204,8 +234,6 @@ async fn what_the_store_does_locks_in_one_order() {
     };
     let tidying = async {
         while !is_over() {
-            let bounds = SweepBounds { expired_before: NOW, revoked_before: NOW };
-            store.sweep(&bounds, 10).await.unwrap();
             let drained = store.drain(&cache.name, 50).await.unwrap();
             let entries: Vec<_> = drained.entries.iter().rev().map(|entry| entry.id).collect();
             let (one, other) = (&entries, entries.iter().rev().copied().collect::<Vec<_>>());
@@ -216,9 +244,15 @@ async fn what_the_store_does_locks_in_one_order() {
             one.and(other).unwrap();
         }
     };
-    tokio::join!(touching, lives(&store, end), ending, tidying);
-    assert_eq!(deadlocks(store, &name).await, 0);
-    PostgresHarness::new(address()).run(format!("DROP DATABASE {name}")).await.unwrap();
+    let sweeping = async || {
+        let bounds = SweepBounds { expired_before: NOW, revoked_before: NOW };
+        while !is_over() {
+            store.sweep(&bounds, 10).await.unwrap();
+        }
+    };
+    let (sweeps, lives) = (join(sweeping(), sweeping()), lives(&store, end));
+    tokio::join!(touching, lives, ending, tidying, sweeps, comes_and_goes(&store, on, end));
+    assert_eq!(deadlocks(store, name).await, 0);
 }
 
 /// Others were faster, which is no deadlock.

@@ -80,10 +80,45 @@ async fn every_index_is_used_by_what_it_is_for() {
     assert!(plan.iter().any(|line| line.contains("sessions_by_sid")), "{plan:#?}");
 }
 
+#[tokio::test]
+async fn a_purge_looks_into_the_index_for_what_is_new_and_for_what_is_old() {
+    let on = server();
+    let mut config = on.fresh("purge").await.unwrap();
+    config.max_connections = 1;
+    let store = PostgresStore::connect(&config).await.unwrap();
+    let log = format!("{}.session_log", on.schema("purge"));
+    let bounds = SweepBounds { expired_before: Timestamp::EPOCH, revoked_before: Timestamp::EPOCH };
+    // Nearly all of it was seen, and is kept. One thing is to be done, then the other: what finds
+    // nothing to do looks into the index as well, or reads everything.
+    for seen_at in ["NULL::bigint", "0"] {
+        on.run(format!(
+            "INSERT INTO {log} (session_id, seen_at) \
+             SELECT decode(lpad(to_hex(n), 32, '0'), 'hex'), CASE WHEN n % 100 = 0 THEN {seen_at} \
+             ELSE 9000000000000 + n END FROM generate_series(1, 20000) n; ANALYZE {log}"
+        ))
+        .await
+        .unwrap();
+        let before = scans(&on, "purge", "session_log_by_sight").await;
+        store.sweep(&bounds, 10).await.unwrap();
+        // Once for each of both.
+        settled_in(&on, &store, ("purge", "session_log_by_sight"), before + 1).await;
+    }
+}
+
 /// Waits until the statistics, which come late, show one more look than before.
 async fn settled(on: &PostgresHarness, store: &PostgresStore, index: &str, before: i64) {
+    settled_in(on, store, ("plans", index), before).await;
+}
+
+/// The same for an index of another namespace.
+async fn settled_in(
+    on: &PostgresHarness,
+    store: &PostgresStore,
+    (namespace, index): (&str, &str),
+    before: i64,
+) {
     for _ in 0..500 {
-        if scans(on, "plans", index).await > before {
+        if scans(on, namespace, index).await > before {
             return;
         }
         store.count_users().await.unwrap();

@@ -112,3 +112,22 @@ async fn a_session_that_is_being_extended_survives_a_sweep() {
     let found = store.find(&session(1, None).session.id).await.unwrap().snapshot.unwrap();
     assert_eq!(found.session.expires_at.as_millis(), later);
 }
+
+#[tokio::test]
+async fn a_log_that_can_not_be_purged_hides_nothing_that_was_removed() {
+    let on = server();
+    let (store, bounds) = dead(&on, "unpurged").await;
+    let schema = on.schema("unpurged");
+    on.run(format!(
+        "CREATE FUNCTION {schema}.no() RETURNS trigger LANGUAGE plpgsql AS $body$ \
+         BEGIN RAISE EXCEPTION 'no'; END $body$; \
+         CREATE TRIGGER no BEFORE UPDATE ON {schema}.session_log FOR EACH ROW \
+         EXECUTE FUNCTION {schema}.no(); \
+         INSERT INTO {schema}.session_log (session_id) VALUES (decode(repeat('07', 16), 'hex'))"
+    ))
+    .await
+    .unwrap();
+    store.sweep(&bounds, 10).await.unwrap_err();
+    on.run(format!("DROP TRIGGER no ON {schema}.session_log")).await.unwrap();
+    assert_eq!(store.sweep(&bounds, 10).await.unwrap().removed, 3);
+}

@@ -141,6 +141,9 @@ const CASES: &[(&str, &str, Run)] = &[
     ("", "what_was_ended_survives_a_crash", |on| {
         Box::pin(crash::what_was_ended_survives_a_crash(on))
     }),
+    ("", "a_postgres_leaves_no_memory_behind", |on| {
+        Box::pin(private::a_postgres_leaves_no_memory_behind(on))
+    }),
     ("", "settings_pass_a_pooler", |on| Box::pin(pooled::settings_pass_a_pooler(on))),
     ("", "poolers_are_refused_by_name", |on| Box::pin(pooled::poolers_are_refused_by_name(on))),
     ("", "certificates_are_checked", |on| Box::pin(secure::certificates_are_checked(on))),

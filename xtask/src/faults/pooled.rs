@@ -55,26 +55,55 @@ pub(super) async fn settings_pass_a_pooler(_: &World) -> Outcome<String> {
     Ok("tables and timeouts are where they belong, in session mode".to_owned())
 }
 
+/// With what drivers say first dropped, as is often put there.
+const DROPS: &str = "ignore_startup_parameters = extra_float_digits,options\n";
+
+/// Poolers that give one server to several clients, and how many servers they have: those that take
+/// turns between two that nobody else uses, those that take the last one, those that have but one.
+const SHARED: &[(&str, usize)] = &[
+    ("pool_mode = transaction\nserver_round_robin = 1\ndefault_pool_size = 2", 2),
+    ("pool_mode = transaction\ndefault_pool_size = 2", 2),
+    ("pool_mode = transaction\ndefault_pool_size = 1", 1),
+    ("pool_mode = statement\nserver_round_robin = 1\ndefault_pool_size = 2", 2),
+    ("pool_mode = statement", 1),
+    ("pool_mode = statement\ndefault_pool_size = 1", 1),
+];
+
+/// Has a pooler open as many connections to its server.
+async fn open_servers(url: &str, count: usize) -> Outcome {
+    let busy = (0..count).map(|_| async {
+        let mut on = PgConnection::connect(url).await.map_err(said)?;
+        on.execute("SELECT pg_sleep(0.5)").await.map_err(said)?;
+        on.close().await.map_err(said)
+    });
+    futures_util::future::try_join_all(busy).await.map(drop)
+}
+
+/// That is what such a pooler is known by when it is at the same place whenever it is looked.
+async fn refuses_transactions(url: &str) -> Outcome {
+    let mut on = PgConnection::connect(url).await.map_err(said)?;
+    let refused = on.execute("BEGIN").await.err().ok_or("a transaction in statement mode")?;
+    let code = refused.as_database_error().and_then(sqlx::error::DatabaseError::code);
+    ensure(code.as_deref() == Some("08P01"), &format!("{refused:?}"))
+}
+
 pub(super) async fn poolers_are_refused_by_name(_: &World) -> Outcome<String> {
-    // It takes turns between two servers that nobody else uses.
-    let mode = "pool_mode = transaction\nserver_round_robin = 1\ndefault_pool_size = 2\n\
-         ignore_startup_parameters = extra_float_digits,options\n";
-    let (_truth, _pooler, _, url) = pooled(mode).await?;
-    let mut warm = Vec::new();
-    for _ in 0..2 {
-        let mut on = PgConnection::connect(&url).await.map_err(said)?;
-        on.execute("BEGIN").await.map_err(said)?;
-        warm.push(on);
+    for (mode, sizes) in SHARED {
+        let (_truth, _pooler, _, url) = pooled(&format!("{mode}\n{DROPS}")).await?;
+        open_servers(&url, *sizes).await?;
+        if mode.starts_with("pool_mode = statement") {
+            refuses_transactions(&url).await?;
+        }
+        let mut config = PostgresConfig::new(url);
+        // Shorter than a pooler lets anybody wait for a server, so that a wait is not an answer.
+        config.connect_timeout = Duration::from_secs(10);
+        let refused = PostgresStore::connect(&config).await.err();
+        let refused = refused.ok_or_else(|| format!("accepted: {mode}"))?;
+        let is_named = matches!(refused.kind(), ErrorKind::Configuration { what }
+            if what.contains("session mode"));
+        let source = std::error::Error::source(&refused);
+        ensure(is_named, &format!("{mode}: {refused} {source:?}"))?;
     }
-    for mut on in warm {
-        on.execute("ROLLBACK").await.map_err(said)?;
-        on.close().await.map_err(said)?;
-    }
-    let refused = PostgresStore::connect(&PostgresConfig::new(url)).await.err();
-    let refused = refused.ok_or("a pooler that takes turns was accepted")?;
-    let is_named = matches!(refused.kind(), ErrorKind::Configuration { what }
-        if what.contains("session mode"));
-    ensure(is_named, &format!("{refused} {:?}", std::error::Error::source(&refused)))?;
 
     // One as it comes does not take what drivers say first.
     let (_truth, _pooler, _, url) = pooled("pool_mode = session\n").await?;
@@ -88,5 +117,5 @@ pub(super) async fn poolers_are_refused_by_name(_: &World) -> Outcome<String> {
             if what.contains(parameter) && what.contains("ignore_startup_parameters"));
         ensure(is_named, &format!("{refused} {:?}", std::error::Error::source(&refused)))?;
     }
-    Ok("one that takes turns, and one that refuses what drivers say first".to_owned())
+    Ok("those that share servers, and one that refuses what drivers say first".to_owned())
 }

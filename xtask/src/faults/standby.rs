@@ -1,10 +1,14 @@
 //! What stands where the truth is expected: a server that follows another one, and one that forgets.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use session_store::postgres::{Access, PostgresConfig, PostgresHarness, PostgresStore};
 use session_store::{ErrorKind, PrimaryStore};
 use sqlx::postgres::PgPoolOptions;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 
 use super::node::{Outcome, said};
 use super::private::Private;
@@ -28,7 +32,7 @@ pub(super) async fn a_standby_is_no_truth(_: &World) -> Outcome<String> {
     config.connect_timeout = Duration::from_secs(5);
     let store = PostgresStore::connect(&config).await.map_err(said)?;
 
-    postgres::copy(port, &copy.home.folder).map_err(said)?;
+    postgres::copy(port, &copy.home).map_err(said)?;
     let follows = free_port().map_err(said)?;
     postgres::launch(&copy.home, follows).map_err(said)?;
     let mut other = config.clone();
@@ -50,16 +54,22 @@ pub(super) async fn a_standby_is_no_truth(_: &World) -> Outcome<String> {
     let moved = PostgresStore::connect(&through).await.map_err(said)?;
     let stranger = session_store::SessionId::from_bytes([7; 16]);
     moved.find(&stranger).await.map_err(said)?;
-    way.lead_to(follows);
+    way.lead_to(&[follows]);
     // Connections that are open still lead to the primary, until they are closed there.
     let closed = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
          WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()";
     PostgresHarness::new(postgres::url(port)).run(closed.to_owned()).await.map_err(said)?;
-    let refused = moved.find(&stranger).await.err().ok_or("the standby was read")?;
-    ensure(refused.kind() == &ErrorKind::Unavailable, &refused.to_string())?;
+    refuses_a_standby_behind(&way, &moved).await?;
+    // One address, and behind it both.
+    for ports in [[port, follows], [follows, port]] {
+        way.lead_to(&ports);
+        let refused = PostgresStore::connect(&through).await.err();
+        is_named(&refused.ok_or("every second connection to a standby")?)?;
+    }
+    way.lead_to(&[follows]);
 
     drop((store, primary));
-    truth.home.stop(&["-QUIT"]).map_err(said)?;
+    truth.home.stop(&["-QUIT", "-KILL"]).map_err(said)?;
     let promote = "SELECT pg_promote()".to_owned();
     PostgresHarness::new(postgres::url(follows)).run(promote).await.map_err(said)?;
     let healed = until(Duration::from_secs(20), "the new primary is used", async || {
@@ -70,32 +80,59 @@ pub(super) async fn a_standby_is_no_truth(_: &World) -> Outcome<String> {
     Ok(format!("refused by name, also behind a name that moved; promoted, used in {healed:?}"))
 }
 
-/// A way to a server, which may become one to another.
+/// Each call fails by itself, dials once, and says why.
+async fn refuses_a_standby_behind(way: &Way, on: &PostgresStore) -> Outcome {
+    let stranger = session_store::SessionId::from_bytes([7; 16]);
+    // The first one notices that its connection was closed.
+    for round in 0..3 {
+        let before = way.dials();
+        let refused = on.find(&stranger).await.err().ok_or("the standby was read")?;
+        let source = std::error::Error::source(&refused).map(ToString::to_string);
+        let is_named = source.as_ref().is_some_and(|source| source.contains("standby"));
+        let is_typed = refused.kind() == &ErrorKind::Unavailable && is_named;
+        ensure(is_typed, &format!("{refused} {source:?}"))?;
+        let dials = way.dials() - before;
+        ensure(dials == 1, &format!("call {round}: dialled {dials} times"))?;
+    }
+    Ok(())
+}
+
+/// A way to a server, which may become one to another, or to several in turn.
 struct Way {
     port: u16,
-    server: tokio::sync::watch::Sender<u16>,
+    servers: watch::Sender<Vec<u16>>,
+    dials: Arc<AtomicUsize>,
 }
 
 impl Way {
     async fn to(port: u16) -> Outcome<Self> {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.map_err(said)?;
+        let listener = TcpListener::bind("127.0.0.1:0").await.map_err(said)?;
         let own = listener.local_addr().map_err(said)?.port();
-        let (server, watch) = tokio::sync::watch::channel(port);
+        let (servers, watch) = watch::channel(vec![port]);
+        let dials = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&dials);
         tokio::spawn(async move {
             while let Ok((mut client, _)) = listener.accept().await {
-                let port = *watch.borrow();
+                let number = count.fetch_add(1, Ordering::SeqCst);
+                let ports = watch.borrow().clone();
+                let port = ports.get(number % ports.len().max(1)).copied();
+                let Some(port) = port else { continue };
                 tokio::spawn(async move {
-                    let server = tokio::net::TcpStream::connect(("127.0.0.1", port)).await;
-                    if let Ok(mut server) = server {
+                    if let Ok(mut server) = TcpStream::connect(("127.0.0.1", port)).await {
                         let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
                     }
                 });
             }
         });
-        Ok(Self { port: own, server })
+        Ok(Self { port: own, servers, dials })
     }
 
-    fn lead_to(&self, port: u16) {
-        self.server.send_replace(port);
+    fn lead_to(&self, ports: &[u16]) {
+        self.servers.send_replace(ports.to_vec());
+    }
+
+    /// How many connections were made.
+    fn dials(&self) -> usize {
+        self.dials.load(Ordering::SeqCst)
     }
 }

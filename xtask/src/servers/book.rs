@@ -3,7 +3,7 @@
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -169,26 +169,57 @@ impl Home {
         self.book.way == Way::Containers
     }
 
+    fn spawn(&self, mut command: Command) -> Result<(Child, Running), Failure> {
+        let mut pages = self.book.pages.lock();
+        let record = pages.record(&self.name)?;
+        let child = command.spawn().map_err(|error| Failure::io(&self.name, &error))?;
+        let ended = || Failure::new(format!("{} ended at once", self.name));
+        let running = Running::Process(Process::of(child.id()).ok_or_else(ended)?);
+        record.running.push(running.clone());
+        self.book.write(&pages)?;
+        Ok((child, running))
+    }
+
+    /// Runs a program that ends in time; `log` is what it says when it fails.
+    pub(super) fn complete(
+        &self,
+        command: Command,
+        log: &Path,
+        patience: Duration,
+    ) -> Result<(), Failure> {
+        let failed = |error: std::io::Error| Failure::io(&self.name, &error);
+        let (mut child, running) = self.spawn(command)?;
+        let (end, mut status) = (Instant::now() + patience, None);
+        while status.is_none() && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(5));
+            status = child.try_wait().map_err(failed)?;
+        }
+        if status.is_none() {
+            running.signal("-KILL");
+            child.wait().map_err(failed)?;
+        }
+        let mut pages = self.book.pages.lock();
+        pages.record(&self.name)?.running.retain(|one| *one != running);
+        self.book.write(&pages)?;
+        if status.is_some_and(|status| status.success()) {
+            return Ok(());
+        }
+        let how = status.map_or_else(|| "too slow".to_owned(), |status| status.to_string());
+        let said = fs::read_to_string(log).unwrap_or_default();
+        Err(Failure::new(format!("{}: {how}:\n{said}", self.name)))
+    }
+
     /// Starts a process, which is in the book before anything else happens, and waits until it is
     /// ready; `log` is what it says when it isn't.
     pub(crate) fn start(
         &self,
-        mut command: Command,
+        command: Command,
         log: &Path,
         patience: Duration,
         mut is_ready: impl FnMut() -> bool,
     ) -> Result<Running, Failure> {
         let failed = |error: std::io::Error| Failure::io(&self.name, &error);
-        let (mut child, running) = {
-            let mut pages = self.book.pages.lock();
-            let record = pages.record(&self.name)?;
-            let child = command.spawn().map_err(failed)?;
-            let ended = || Failure::new(format!("{} ended at once", self.name));
-            let running = Running::Process(Process::of(child.id()).ok_or_else(ended)?);
-            record.running.push(running.clone());
-            self.book.write(&pages)?;
-            (child, running)
-        };
+        let (mut child, running) = self.spawn(command)?;
         let end = Instant::now() + patience;
         let mut is_first = true;
         loop {
@@ -258,7 +289,7 @@ impl Home {
     }
 
     /// The same, gently.
-    pub(super) fn give_up(&self) -> Result<(), Failure> {
+    pub(crate) fn give_up(&self) -> Result<(), Failure> {
         self.stop(&GENTLY)
     }
 }

@@ -21,12 +21,6 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const INITDB: Wanted =
     Wanted { program: "initdb", package: "postgresql", elsewhere: "/usr/lib/postgresql/*/bin" };
 
-const BASEBACKUP: Wanted = Wanted {
-    program: "pg_basebackup",
-    package: "postgresql-client",
-    elsewhere: "/usr/lib/postgresql/*/bin",
-};
-
 /// Nothing here outlives a test, so nothing is forced to a disk. Commits are written before they are
 /// acknowledged all the same: what a killed server forgets looks like a logout, or undoes one.
 const SETTINGS: [&str; 5] = [
@@ -91,15 +85,21 @@ pub(crate) fn make(folder: &Path) -> Result<(), Failure> {
     run(&mut make, "initdb")
 }
 
-/// Makes a cluster in `folder` that follows the server on `port`.
-pub(crate) fn copy(port: u16, folder: &Path) -> Result<(), Failure> {
+/// Makes a cluster in `home` that follows the server on `port`.
+pub(crate) fn copy(port: u16, home: &Home) -> Result<(), Failure> {
+    let (folder, log) = (&home.folder, home.folder.join("copied"));
     if is_root() {
         run(Command::new("chown").arg(USER).arg(folder), "chown")?;
     }
-    let mut copy = unprivileged(&find(&BASEBACKUP)?, USER);
+    // Of the same version as the server, wherever a link to that one is; one package brings both.
+    let beside = find(&INITDB)?.canonicalize();
+    let beside = beside.map_err(|error| Failure::io("initdb", &error))?;
+    let mut copy = unprivileged(&beside.with_file_name("pg_basebackup"), USER);
     copy.args(["-h", "127.0.0.1", "-p", &port.to_string(), "-U", "postgres", "-c", "fast", "-R"]);
     copy.arg("-D").arg(folder.join("data")).arg("--no-sync").current_dir(folder);
-    run(&mut copy, "pg_basebackup")
+    copy.stdin(Stdio::null()).stdout(Stdio::null());
+    copy.stderr(File::create(&log).map_err(|error| Failure::io("pg_basebackup", &error))?);
+    home.complete(copy, &log, PATIENCE)
 }
 
 /// Has the server of what [`make`] made start with these lines at the end of its settings.
