@@ -311,7 +311,7 @@ impl Cluster {
 }
 
 fn late() -> Fault {
-    Fault::Unreachable("Cluster: no map of the slots in time".to_owned())
+    Fault::Pending("Cluster: no map of the slots in time".to_owned())
 }
 
 fn unowned(slot: u16) -> Fault {

@@ -12,6 +12,8 @@ pub(crate) const NAME: &str = "redis";
 pub(crate) enum Fault {
     /// There is no connection, and nothing was sent.
     Unreachable(String),
+    /// There is no connection yet, and nothing was sent. The attempt goes on; nobody was found to be away.
+    Pending(String),
     /// The connection went away while a command was under way.
     Lost(String),
     /// No answer in time.
@@ -67,7 +69,10 @@ impl Fault {
     /// Whether the connection is of no use any more.
     pub(crate) fn ends_connection(&self) -> bool {
         match self {
-            Self::Unreachable(_) | Self::Lost(_) | Self::Misconfigured { .. } => true,
+            Self::Unreachable(_)
+            | Self::Pending(_)
+            | Self::Lost(_)
+            | Self::Misconfigured { .. } => true,
             // A server that was demoted: somebody else is the master now.
             Self::Answered { code, .. } => matches!(code.as_str(), "READONLY" | "MASTERDOWN"),
             Self::Silent(_) => false,
@@ -76,13 +81,14 @@ impl Fault {
 
     /// Whether a server may have been away, and come back with what had been removed.
     pub(crate) fn is_outage(&self) -> bool {
-        !matches!(self, Self::Misconfigured { .. })
+        !matches!(self, Self::Misconfigured { .. } | Self::Pending(_))
     }
 
     /// The same for a caller whose command `name` may have had an effect, or could not have.
     pub(crate) fn into_error(self, name: &'static str, effect: Effect) -> Error {
         let text = match &self {
             Self::Unreachable(text)
+            | Self::Pending(text)
             | Self::Lost(text)
             | Self::Silent(text)
             | Self::Answered { text, .. } => text.clone(),

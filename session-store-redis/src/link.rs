@@ -183,7 +183,7 @@ impl Link {
     }
 
     async fn line_until(&self, end: tokio::time::Instant) -> Result<Arc<Line>, Fault> {
-        let late = |_| Err(Fault::Unreachable(format!("{}: no connection in time", self.place)));
+        let late = |_| Err(Fault::Pending(format!("{}: no connection in time", self.place)));
         timeout_at(end, self.line()).await.unwrap_or_else(late)
     }
 

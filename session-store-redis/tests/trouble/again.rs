@@ -13,7 +13,7 @@ use session_store_core::{
 use super::*;
 
 /// How long an entry may live here: short, so that it can be waited for.
-pub(crate) const CACHE_TTL: Duration = Duration::from_secs(2);
+pub(crate) const CACHE_TTL: Duration = Duration::from_secs(6);
 
 #[derive(Debug)]
 struct Now(Instant);
@@ -81,14 +81,7 @@ pub(crate) struct Phoenix {
 
 impl Phoenix {
     pub(crate) async fn start(settings: &[&str]) -> Self {
-        let port = loop {
-            let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-            let port = port.local_addr().unwrap().port();
-            let bus = port.saturating_add(10_000);
-            if port <= 55_000 && std::net::TcpListener::bind(("127.0.0.1", bus)).is_ok() {
-                break port;
-            }
-        };
+        let port = free_port();
         let folder = std::env::temp_dir().join(unique(&format!("session-store-again-{port}")));
         std::fs::create_dir_all(&folder).unwrap();
         let settings = settings.iter().map(|word| (*word).to_owned()).collect();
@@ -137,5 +130,17 @@ impl Drop for Phoenix {
             let _ = process.wait();
         }
         let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+/// A port that nobody has just now, nor that of the bus above it.
+pub(crate) fn free_port() -> u16 {
+    loop {
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = port.local_addr().unwrap().port();
+        let bus = port.saturating_add(10_000);
+        if port <= 55_000 && std::net::TcpListener::bind(("127.0.0.1", bus)).is_ok() {
+            return port;
+        }
     }
 }

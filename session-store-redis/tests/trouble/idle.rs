@@ -68,7 +68,7 @@ async fn a_replica_that_was_started_again_is_no_change() {
         .await;
         until("it is asked for the map", async || {
             // Whoever gets no answer looks at the map again.
-            let () = say(&mut here, "CLIENT PAUSE 700").await;
+            let () = say(&mut here, "CLIENT PAUSE 3000").await;
             assert!(cache.get(&key).await.is_err(), "there was an answer");
             until("it answers", async || cache.get(&key).await.is_ok()).await;
             looks(&mut there).await > 0

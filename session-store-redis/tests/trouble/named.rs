@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use super::again::Phoenix;
+use super::again::{Phoenix, free_port};
 use super::*;
 
 /// A certificate that signed itself, for `localhost`, and its key.
@@ -26,7 +26,7 @@ async fn nodes_are_called_by_the_names_that_they_announce() {
     let folder = std::env::temp_dir().join(unique("session-store-named"));
     std::fs::create_dir_all(&folder).unwrap();
     let (certificate, key_file) = certificate(&folder);
-    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let free = free_port();
     let port = free.to_string();
     let server = Phoenix::start(&[
         "--cluster-enabled",

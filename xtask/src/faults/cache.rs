@@ -88,6 +88,8 @@ pub(super) async fn redis_restarted_from_a_file(on: &World) -> Outcome<String> {
             pause(5).await;
         }
         ensure(node.cache.epoch() != epoch, "the restart was not noticed")?;
+        // What a process that begins meanwhile could still put there is waited out.
+        tokio::time::sleep(node.app.store().guarantee().rollback.unwrap_or_default()).await;
         let token = node.log_in_warm().await?;
         ensure(node.accepts(&token).await, "no recovery")?;
         Ok(format!("{keys} entries came back, none was believed"))

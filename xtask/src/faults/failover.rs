@@ -152,6 +152,9 @@ pub(super) async fn a_replica_without_a_removal_takes_over(on: &World) -> Outcom
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
+        let told = nodes[1].app.store().guarantee().rollback.unwrap_or_default();
+        tokio::time::sleep(told.saturating_sub(began.elapsed())).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
         nodes[1].log_in_warm().await?;
         Ok(format!("an entry came back for {left} ms, {asked} lookups, none believed it"))
     })
