@@ -254,7 +254,9 @@ pub struct Wait {
 /// Whether a server may come back with entries that had been removed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Rollback {
-    /// By a failover to a replica that lags, or by a restart from a file.
+    /// By a failover to a replica that lags, or by a restart from a file. A process whose first attempt
+    /// to connect fails can't tell a server that was away from one that was never there, and goes past
+    /// the cache until whatever could be left of before has died: for `Guarantee::rollback`.
     #[default]
     Possible,
     /// There is no replica, and nothing is saved (`save ""`, `appendonly no`). Nor are slots of a

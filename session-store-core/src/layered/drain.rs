@@ -28,7 +28,7 @@ pub(super) struct Bounds {
 
 /// The most entries one round of draining takes.
 const PAGE: u32 = 500;
-/// How many removals it may take. A host that may ask so often only, as a Worker, gets on by rounds.
+/// How many removals are made before entries are acknowledged. A host that may ask so often only, as a Worker, gets on by rounds.
 const REMOVALS: usize = 4;
 
 impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
@@ -42,18 +42,17 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
     /// - It ends when nothing is left, however long the log is \[X8-G-11\].
     /// - A session that several entries name is removed once \[X8-G-14\].
     /// - An entry of more sessions than can be removed in one call holds up no other, and repeated
-    ///   calls remove all of them \[X8-G-15\].
+    ///   calls remove all of them \[X8-G-15\]. Where one call never can, the entry is never acknowledged,
+    ///   and goes when its sessions have died in every cache.
     pub async fn drain(&self) -> Result<u64> {
         let inner = &self.inner;
         let Some(name) = self.log_name() else {
             return Ok(0);
         };
         let batch = inner.leases.shield.promise().max_batch;
-        let page =
-            u32::try_from(batch.saturating_mul(REMOVALS)).map_or(PAGE, |few| few.clamp(1, PAGE));
         let mut count = 0;
         loop {
-            let drained = inner.primary.drain(&name, page).await?;
+            let drained = inner.primary.drain(&name, PAGE).await?;
             if drained.entries.is_empty() {
                 return Ok(count);
             }

@@ -73,7 +73,8 @@ use register::{Pause, Registered};
 ///   `WaitOut` waits for \[K6-L01 K6-L02 K6-L03 K6-L04\].
 /// - Unknown ids cost one read per window, and push no live session out \[L-46\].
 /// - Trouble with the cache never fails a lookup \[L-10 L-11\], nor does one that may be read and takes
-///   nothing: confirmations that bring the owner in are not counted \[X8-L-37\].
+///   nothing: confirmations that bring the owner in are not counted \[X8-L-37\], while no stranger
+///   sends wrong secrets of the same session as fast as they may be confirmed.
 /// - Trouble with the primary is an error and never the answer "there is no such session" \[L-15\].
 #[derive(Debug)]
 pub struct Layered<P, S> {
