@@ -1,51 +1,11 @@
 //! Who answers: asked in spite of callers that leave, and of servers that don't say it.
 
-use std::fmt::Write;
-use std::sync::{Arc, Mutex};
-
 use session_store_core::ErrorKind;
 use session_store_redis::{RecordKeys, Rollback, Wait};
-use tracing::field::{Field, Visit};
-use tracing::span::{Attributes, Id, Record as Fields};
-use tracing::{Event, Metadata, Subscriber};
 
 use super::gate::{Gate, Way};
 use super::private::Server;
 use super::*;
-
-/// What was logged, all fields of it.
-#[derive(Clone, Debug, Default)]
-struct Log(Arc<Mutex<String>>);
-
-impl Subscriber for Log {
-    fn enabled(&self, _: &Metadata<'_>) -> bool {
-        true
-    }
-
-    fn new_span(&self, _: &Attributes<'_>) -> Id {
-        Id::from_u64(1)
-    }
-
-    fn record(&self, _: &Id, _: &Fields<'_>) {}
-
-    fn record_follows_from(&self, _: &Id, _: &Id) {}
-
-    fn event(&self, event: &Event<'_>) {
-        if event.metadata().target().starts_with("session_store") {
-            event.record(&mut self.clone());
-        }
-    }
-
-    fn enter(&self, _: &Id) {}
-
-    fn exit(&self, _: &Id) {}
-}
-
-impl Visit for Log {
-    fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
-        write!(self.0.lock().unwrap(), "{}={value:?};", field.name()).unwrap();
-    }
-}
 
 #[tokio::test]
 async fn a_check_outlives_the_caller_that_it_was_due_for() {
@@ -67,31 +27,6 @@ async fn a_check_outlives_the_caller_that_it_was_due_for() {
         let _ = cache.get(&key).await;
         assert_ne!(cache.epoch(), epoch, "the next caller was answered by a server nobody knows");
     }
-}
-
-#[tokio::test]
-async fn no_address_is_logged() {
-    let log = Log::default();
-    let _guard = tracing::subscriber::set_default(log.clone());
-    for client in CLIENTS {
-        let server = Server::start(&[]);
-        let mut config = config(&server.url(), client);
-        config.identity_interval = Duration::ZERO;
-        let cache = RedisCache::connect(&config).await.unwrap();
-        let epoch = cache.epoch();
-        let () = say(&mut shell(&server.url()).await, "DEBUG CHANGE-REPL-ID").await;
-        until("it is noticed", async || {
-            let _ = cache.get(&key("log")).await;
-            cache.epoch() != epoch
-        })
-        .await;
-        drop(server);
-        config.connect_timeout = Duration::from_secs(1);
-        assert!(RedisCache::connect(&config).await.is_err());
-    }
-    let said = log.0.lock().unwrap().clone();
-    assert!(said.contains("another server answers"), "{said}");
-    assert!(!said.contains("127.0.0.1"), "{said}");
 }
 
 #[tokio::test]
