@@ -71,9 +71,6 @@ fn config(env: &Env) -> Result<LayeredConfig> {
     config.cache_ttl = Some(ttl.ok_or_else(|| Error::configuration("worker", what))?);
     // A Worker's clock is Cloudflare's, and each read of D1 compares it with the database's.
     config.max_skew = Duration::from_secs(10);
-    // An eventual cache keeps no absence. With it a login would delete one, and KV would take no entry of
-    // the new session for a second.
-    config.negative_ttl = None;
     // A location that has not seen a key for a while takes its time.
     config.cache_deadline = Duration::from_secs(2);
     config.read_deadline = Duration::from_secs(5);

@@ -20,8 +20,6 @@
 //! let cache = WorkersKvCache::from_env(env, &WorkersKvConfig::default(), host.clock.clone())?;
 //! let mut config = LayeredConfig::default();
 //! config.cache_ttl = Ttl::new(std::time::Duration::from_secs(60));
-//! // Absence is never kept here; with this each login would spend a deletion on it.
-//! config.negative_ttl = None;
 //! let store = Layered::new(primary, cache, config, host)?;
 //! // A minute for the entry, another one for clocks that differ.
 //! assert_eq!(store.guarantee().healthy.bound().as_secs(), 120);

@@ -233,22 +233,33 @@ impl Lab {
         work: impl Future<Output = T>,
         rest: impl Future<Output = ()>,
     ) -> T {
+        self.between((&CONFLICT, "TransactGetItems", 3), work, rest).await
+    }
+
+    /// Lets `work` go until it makes its call number `which` of `action`, and those before come to
+    /// `before`; then `other` happens, or after a while if there is no such call, and then the rest.
+    pub(crate) async fn between<T>(
+        &self,
+        (before, action, which): (&Mischief, &'static str, usize),
+        work: impl Future<Output = T>,
+        other: impl Future<Output = ()>,
+    ) -> T {
         self.wire.reset();
         let gate = Arc::new(Semaphore::new(0));
-        self.wire.plan("TransactGetItems", &CONFLICT, 2);
-        self.wire.plan("TransactGetItems", &Mischief::Wait(Arc::clone(&gate)), 1);
-        let rest = async {
-            for _ in 0..2_000 {
-                if self.wire.calls("TransactGetItems").len() >= 2 {
+        self.wire.plan(action, before, which - 1);
+        self.wire.plan(action, &Mischief::Wait(Arc::clone(&gate)), 1);
+        let other = async {
+            for _ in 0..20_000 {
+                if self.wire.calls(action).len() >= which {
                     break;
                 }
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
-            rest.await;
+            other.await;
             gate.add_permits(1);
         };
-        let done = futures_util::future::join(work, rest).await.0;
-        assert!(self.wire.is_at_peace(), "nobody asked for both together");
+        let done = futures_util::future::join(work, other).await.0;
+        assert!(self.wire.is_at_peace(), "{action} was not called {which} times");
         done
     }
 

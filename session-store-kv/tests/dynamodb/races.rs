@@ -1,42 +1,12 @@
 //! What others do between two calls of one operation.
 
-use std::sync::Arc;
-use std::time::Duration;
-
 use session_store_core::{
     NewSession, PrimaryStore, Reason, Role, Selection, Session, SessionLimit, State, SweepBounds,
     Timestamp, Touch, UserChange, UserUpdate,
 };
-use tokio::sync::Semaphore;
 
 use crate::lab::{Lab, NOW, ada, document, guest, id, later, new, number, refused, session, text};
 use crate::wire::Mischief;
-
-/// Lets `work` go until it sends its call number `which` of `action`, then `other`, then the rest.
-async fn between<T>(
-    lab: &Lab,
-    (action, which): (&'static str, usize),
-    work: impl Future<Output = T>,
-    other: impl Future<Output = ()>,
-) -> T {
-    lab.wire.reset();
-    let gate = Arc::new(Semaphore::new(0));
-    lab.wire.plan(action, &Mischief::Pass, which - 1);
-    lab.wire.plan(action, &Mischief::Wait(Arc::clone(&gate)), 1);
-    let other = async {
-        for _ in 0..20_000 {
-            if lab.wire.calls(action).len() >= which {
-                break;
-            }
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-        other.await;
-        gate.add_permits(1);
-    };
-    let done = futures_util::future::join(work, other).await.0;
-    assert!(lab.wire.is_at_peace());
-    done
-}
 
 #[tokio::test]
 async fn a_session_that_a_sweep_moves_meanwhile_is_found_by_a_revocation_of_everybody() {
@@ -64,7 +34,7 @@ async fn a_session_that_a_sweep_moves_meanwhile_is_found_by_a_revocation_of_ever
         PrimaryStore::sweep(&other, &bounds, 10).await.unwrap();
     };
     // Of the first shard, and there the second page.
-    let done = between(&lab, ("Query", 2), revoke, sweep).await.unwrap();
+    let done = lab.between((&Mischief::Pass, "Query", 2), revoke, sweep).await.unwrap();
     assert_eq!(done.revoked, [id(8)]);
 }
 
@@ -79,7 +49,8 @@ async fn a_login_does_not_hold_up_a_change_of_its_user_and_is_named_by_it() {
     let login = async {
         PrimaryStore::insert(&other, &new(session(2)), NOW).await.unwrap();
     };
-    let done = between(&lab, ("TransactWriteItems", 1), update, login).await.unwrap();
+    let done =
+        lab.between((&Mischief::Pass, "TransactWriteItems", 1), update, login).await.unwrap();
     let UserUpdate::Updated { user, mut sessions } = done else { panic!("{done:?}") };
     sessions.sort_unstable();
     assert_eq!((user.role.as_str(), sessions), ("admin", vec![id(1), id(2)]));
@@ -100,7 +71,8 @@ async fn a_touch_does_not_hold_up_the_revocation_that_spares_its_session() {
         let touch = Touch { id: id(1), seen_at: later(1), expires_at: later(3700) };
         PrimaryStore::touch(&other, &[touch]).await.unwrap();
     };
-    let done = between(&lab, ("TransactWriteItems", 1), revoke, touch).await.unwrap();
+    let done =
+        lab.between((&Mischief::Pass, "TransactWriteItems", 1), revoke, touch).await.unwrap();
     assert_eq!(done.revoked, [id(2)]);
     // One raises the barrier, one writes down what it meant, one forgets that this was to be done.
     assert_eq!(lab.wire.calls("TransactWriteItems").len(), 3, "it was refused");
@@ -119,7 +91,7 @@ async fn a_revocation_between_is_not_undone_by_the_one_that_spares() {
         let one = Selection::One { id: id(1), owner: None };
         PrimaryStore::revoke(&other, &one, Reason::Logout, later(1)).await.unwrap();
     };
-    between(&lab, ("TransactWriteItems", 1), revoke, logout).await.unwrap();
+    lab.between((&Mischief::Pass, "TransactWriteItems", 1), revoke, logout).await.unwrap();
     for (name, reason) in [(1, Reason::Logout), (2, Reason::LogoutRemote)] {
         let found = PrimaryStore::find(&lab.store, &id(name)).await.unwrap().snapshot.unwrap();
         assert_eq!(found.session.state(later(2)), State::Revoked(reason));
@@ -144,7 +116,7 @@ async fn a_login_that_ended_sessions_and_then_came_too_late_is_no_simple_refusal
         PrimaryStore::revoke(&other, &all, Reason::LogoutEverywhere, later(1)).await.unwrap();
     };
     // The first transaction ends what the login's own has no room for.
-    let kind = refused(between(&lab, ("TransactWriteItems", 2), insert, all).await);
+    let kind = refused(lab.between((&Mischief::Pass, "TransactWriteItems", 2), insert, all).await);
     assert_eq!(kind, session_store_core::ErrorKind::Timeout);
 }
 

@@ -38,24 +38,32 @@ impl Runtime for Now {
     }
 }
 
+/// The clock of this machine, and tokio.
+pub(crate) fn host() -> Host {
+    let now = Arc::new(Now(Instant::now()));
+    Host::new(Arc::clone(&now) as Arc<dyn Clock>, now)
+}
+
 /// One node of an application.
 pub(crate) type App = Sessions<Arc<dyn PrimaryStore>, Arc<RedisCache>>;
 
 /// A node over `truth` and the servers of `config`.
 pub(crate) fn app(truth: &Arc<dyn PrimaryStore>, config: &RedisConfig) -> App {
-    let now = Arc::new(Now(Instant::now()));
-    let host = Host::new(Arc::clone(&now) as Arc<dyn Clock>, now);
     let cache = Arc::new(RedisCache::new(config).unwrap());
     let mut config = LayeredConfig::default();
     config.cache_ttl = Ttl::new(CACHE_TTL);
     config.lease_ttl = ttl(1000);
     config.cache_deadline = Duration::from_secs(10);
-    let store = Layered::new(Arc::clone(truth), cache, config, host).unwrap();
+    let store = Layered::new(Arc::clone(truth), cache, config, host()).unwrap();
     Sessions::new(store, Policy::default()).unwrap()
 }
 
 /// Logs somebody in whose session is then in the cache.
-pub(crate) async fn log_in_warm(app: &App) -> Token {
+pub(crate) async fn log_in_warm<P, S>(app: &Sessions<P, S>) -> Token
+where
+    P: PrimaryStore + 'static,
+    S: SecondaryStore + 'static,
+{
     let ada = UserId::new("ada").unwrap();
     if app.find_user(&ada).await.unwrap().is_none() {
         app.register_user(&User::new(ada.clone(), app.now())).await.unwrap();

@@ -1,41 +1,16 @@
 //! A server that comes back with what had been removed, in the middle of a lookup.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::SystemTime;
 
 use async_trait::async_trait;
 use session_store_core::{
-    BoxFuture, Clock, Host, Layered, LayeredConfig, Login, Policy, Reason, Result, Runtime,
-    SecondaryPromise, Sessions, Source, Timestamp, User, UserId, Visibility,
+    Layered, LayeredConfig, Policy, Reason, Result, SecondaryPromise, Sessions, Visibility,
 };
 use session_store_memory::MemoryStore;
 
+use super::again::{host, log_in_warm};
 use super::private::Server;
 use super::*;
-
-#[derive(Debug)]
-struct Now(Instant);
-
-impl Clock for Now {
-    fn now(&self) -> Timestamp {
-        Timestamp::from_epoch(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap())
-    }
-
-    fn monotonic(&self) -> Duration {
-        self.0.elapsed()
-    }
-}
-
-impl Runtime for Now {
-    fn spawn(&self, task: BoxFuture<'static, ()>) {
-        tokio::spawn(task);
-    }
-
-    fn sleep(&self, length: Duration) -> BoxFuture<'static, ()> {
-        Box::pin(tokio::time::sleep(length))
-    }
-}
 
 /// A cache whose server is rolled back between a miss and the reservation that follows it.
 #[derive(Debug)]
@@ -102,19 +77,9 @@ async fn an_old_entry_that_a_reservation_meets_is_not_believed() {
         config.identity_interval = Duration::ZERO;
         let cache = RedisCache::connect(&config).await.unwrap();
         let turned = Turned { cache, line: server.url(), is_due: AtomicBool::new(false) };
-        let now = Arc::new(Now(Instant::now()));
-        let host = Host::new(Arc::clone(&now) as Arc<dyn Clock>, now);
-        let store = Layered::new(MemoryStore::new(), turned, LayeredConfig::default(), host);
+        let store = Layered::new(MemoryStore::new(), turned, LayeredConfig::default(), host());
         let app = Sessions::new(store.unwrap(), Policy::default()).unwrap();
-        let ada = UserId::new("ada").unwrap();
-        app.register_user(&User::new(ada.clone(), app.now())).await.unwrap();
-        let account = app.find_user(&ada).await.unwrap().unwrap();
-        let token = app.create(Login::of(&account)).await.unwrap().token;
-        until("the cache has it", async || {
-            let live = app.authenticate(&token).await.live();
-            live.is_some_and(|live| live.source == Source::Secondary)
-        })
-        .await;
+        let token = log_in_warm(&app).await;
         let mut shell = shell(&server.url()).await;
         let keys: Vec<String> = say(&mut shell, "KEYS ss:*").await;
         let () = say(&mut shell, &format!("COPY {} old", keys[0])).await;

@@ -13,7 +13,6 @@ use super::node::{Node, Outcome, said, two};
 use super::private::Private;
 use super::proxy::{Proxy, Weather};
 use super::{World, ensure, until};
-use crate::servers::install::free_port;
 use crate::servers::postgres;
 
 /// How long recovery may take on the busiest machine.
@@ -34,9 +33,7 @@ impl Wired {
     async fn new() -> Outcome<Self> {
         let server = Private::new()?;
         let redis = server.redis(&[])?;
-        postgres::make(&server.home.folder).map_err(said)?;
-        let port = free_port().map_err(said)?;
-        postgres::launch(&server.home, port).map_err(said)?;
+        let (_, port) = server.postgres(|_| Ok(()))?;
         let proxy = Proxy::before(port).await.map_err(said)?;
         let truth = impatient(PostgresConfig::new(postgres::url(proxy.port)));
         let nodes = two(&truth, &redis.url(), Client::Redis).await?;

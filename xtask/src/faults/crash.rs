@@ -12,7 +12,6 @@ use session_store::{
 use super::node::{Outcome, said, user};
 use super::private::Private;
 use super::{World, ensure, until};
-use crate::servers::install::free_port;
 use crate::servers::postgres;
 use crate::servers::process::Running;
 
@@ -156,10 +155,8 @@ struct Mortal {
 impl Mortal {
     fn new() -> Outcome<Self> {
         let server = Private::new()?;
-        postgres::make(&server.home.folder).map_err(said)?;
-        postgres::configure(&server.home.folder, FORGETFUL).map_err(said)?;
-        let port = free_port().map_err(said)?;
-        let running = postgres::launch(&server.home, port).map_err(said)?;
+        let (running, port) =
+            server.postgres(|folder| postgres::configure(folder, FORGETFUL).map_err(said))?;
         Ok(Self { server, port, running })
     }
 

@@ -10,15 +10,12 @@ use sqlx::{Connection, Executor, PgConnection, Row};
 use super::node::{Outcome, said};
 use super::private::Private;
 use super::{World, ensure};
-use crate::servers::install::free_port;
 use crate::servers::{pgbouncer, postgres};
 
 /// A Postgres, and the pooler before it.
 async fn pooled(mode: &str) -> Outcome<(Private, Private, PostgresHarness, String)> {
     let (truth, pooler) = (Private::new()?, Private::new()?);
-    postgres::make(&truth.home.folder).map_err(said)?;
-    let port = free_port().map_err(said)?;
-    postgres::launch(&truth.home, port).map_err(said)?;
+    let (_, port) = truth.postgres(|_| Ok(()))?;
     let url = pgbouncer::before(&pooler.home, &postgres::url(port), mode).map_err(said)?;
     let shell = PostgresHarness::new(postgres::url(port));
     shell.run("CREATE SCHEMA shop".to_owned()).await.map_err(said)?;

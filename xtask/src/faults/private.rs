@@ -11,6 +11,7 @@ use crate::servers;
 use crate::servers::book::Home;
 use crate::servers::install::free_port;
 use crate::servers::postgres;
+use crate::servers::process::Running;
 use crate::servers::redis::{self, Node};
 
 /// Servers that end with the case, and the folder they work in.
@@ -26,6 +27,17 @@ impl Private {
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let home = servers::home(&format!("fault{number}")).map_err(said)?;
         Ok(Self { home })
+    }
+
+    /// A Postgres that `prepare` has put into order in its folder before it starts.
+    pub(super) fn postgres(
+        &self,
+        prepare: impl FnOnce(&Path) -> Outcome,
+    ) -> Outcome<(Running, u16)> {
+        postgres::make(&self.home.folder).map_err(said)?;
+        prepare(&self.home.folder)?;
+        let port = free_port().map_err(said)?;
+        Ok((postgres::launch(&self.home, port).map_err(said)?, port))
     }
 
     /// A Redis with these settings.
@@ -72,9 +84,7 @@ pub(super) async fn a_postgres_leaves_no_memory_behind(_: &World) -> Outcome<Str
     let mut left = Vec::new();
     for is_stopped in [false, true] {
         let server = Private::new()?;
-        postgres::make(&server.home.folder).map_err(said)?;
-        let port = free_port().map_err(said)?;
-        let running = postgres::launch(&server.home, port).map_err(said)?;
+        let (running, port) = server.postgres(|_| Ok(()))?;
         let shell = PostgresHarness::new(postgres::url(port));
         shell.run("SELECT 1".to_owned()).await.map_err(said)?;
         let shared = shared_by(&server.home.folder)?;

@@ -95,15 +95,18 @@ async fn speaks_plainly(line: &str, client: Client) -> Outcome {
     )
 }
 
+/// A Postgres that lets in whom `rules` says; its port.
+fn ruled(server: &Private, rules: &str) -> Outcome<u16> {
+    let (_, port) = server
+        .postgres(|folder| std::fs::write(folder.join("data/pg_hba.conf"), rules).map_err(said))?;
+    Ok(port)
+}
+
 /// The Postgres that the tests share trusts everybody; this one asks.
 pub(super) async fn passwords_are_checked(_: &World) -> Outcome<String> {
     let server = Private::new()?;
-    postgres::make(&server.home.folder).map_err(said)?;
-    let rules = server.home.folder.join("data/pg_hba.conf");
     let text = "host all postgres 127.0.0.1/32 trust\nhost all all 127.0.0.1/32 scram-sha-256\n";
-    std::fs::write(rules, text).map_err(said)?;
-    let port = free_port().map_err(said)?;
-    postgres::launch(&server.home, port).map_err(said)?;
+    let port = ruled(&server, text)?;
     let shell = session_store::postgres::PostgresHarness::new(postgres::url(port));
     let role = "CREATE ROLE shop LOGIN PASSWORD 'hunter2'; CREATE SCHEMA shop AUTHORIZATION shop";
     shell.run(role.to_owned()).await.map_err(said)?;
@@ -128,11 +131,7 @@ pub(super) async fn passwords_are_checked(_: &World) -> Outcome<String> {
 /// A server that lets nobody in without TLS does not mean the password.
 pub(super) async fn a_demand_for_tls_is_named(_: &World) -> Outcome<String> {
     let server = Private::new()?;
-    postgres::make(&server.home.folder).map_err(said)?;
-    let rules = server.home.folder.join("data/pg_hba.conf");
-    std::fs::write(rules, "hostssl all all 127.0.0.1/32 trust\n").map_err(said)?;
-    let port = free_port().map_err(said)?;
-    postgres::launch(&server.home, port).map_err(said)?;
+    let port = ruled(&server, "hostssl all all 127.0.0.1/32 trust\n")?;
     for mode in ["disable", "prefer"] {
         let url = postgres::url(port).replace("postgres@", "postgres:hunter2@");
         let config = PostgresConfig::new(format!("{url}?sslmode={mode}"));
@@ -148,18 +147,18 @@ pub(super) async fn a_demand_for_tls_is_named(_: &World) -> Outcome<String> {
 
 /// A Postgres that speaks TLS; its address.
 async fn database(server: &Private, certificate: &str, key: &str) -> Outcome<String> {
-    postgres::make(&server.home.folder).map_err(said)?;
-    // The server reads its key only if it is its own and nobody else's.
-    let data = server.home.folder.join("data");
-    for (from, to) in [(certificate, "server.crt"), (key, "server.key")] {
-        std::fs::copy(from, data.join(to)).map_err(said)?;
-        let mut command = Command::new("chown");
-        command.arg("--reference").arg(&data).arg(data.join(to));
-        command.status().map_err(said)?;
-        Command::new("chmod").arg("600").arg(data.join(to)).status().map_err(said)?;
-    }
-    let port = free_port().map_err(said)?;
-    postgres::launch(&server.home, port).map_err(said)?;
+    let (_, port) = server.postgres(|folder| {
+        // The server reads its key only if it is its own and nobody else's.
+        let data = folder.join("data");
+        for (from, to) in [(certificate, "server.crt"), (key, "server.key")] {
+            std::fs::copy(from, data.join(to)).map_err(said)?;
+            let mut command = Command::new("chown");
+            command.arg("--reference").arg(&data).arg(data.join(to));
+            command.status().map_err(said)?;
+            Command::new("chmod").arg("600").arg(data.join(to)).status().map_err(said)?;
+        }
+        Ok(())
+    })?;
     let shell = session_store::postgres::PostgresHarness::new(postgres::url(port));
     shell.run("ALTER SYSTEM SET ssl = on".to_owned()).await.map_err(said)?;
     shell.run("SELECT pg_reload_conf()".to_owned()).await.map_err(said)?;

@@ -25,9 +25,7 @@ fn is_named(refused: &session_store::Error) -> Outcome {
 
 pub(super) async fn a_standby_is_no_truth(_: &World) -> Outcome<String> {
     let (truth, copy) = (Private::new()?, Private::new()?);
-    postgres::make(&truth.home.folder).map_err(said)?;
-    let port = free_port().map_err(said)?;
-    let primary = postgres::launch(&truth.home, port).map_err(said)?;
+    let (primary, port) = truth.postgres(|_| Ok(()))?;
     let mut config = PostgresConfig::new(postgres::url(port));
     config.connect_timeout = Duration::from_secs(5);
     let store = PostgresStore::connect(&config).await.map_err(said)?;

@@ -10,15 +10,12 @@ use super::load::{Load, Seen};
 use super::node::{Node, Outcome, cache_at, said, two};
 use super::private::Private;
 use super::{World, both, ensure, seconds, until};
-use crate::servers::install::free_port;
 use crate::servers::postgres;
 
 pub(super) async fn postgres_killed_and_restarted(_: &World) -> Outcome<String> {
     let server = Private::new()?;
     let redis = server.redis(&[])?;
-    postgres::make(&server.home.folder).map_err(said)?;
-    let port = free_port().map_err(said)?;
-    let postgres = postgres::launch(&server.home, port).map_err(said)?;
+    let (postgres, port) = server.postgres(|_| Ok(()))?;
     let mut truth = PostgresConfig::new(postgres::url(port));
     truth.connect_timeout = Duration::from_secs(2);
     let nodes = two(&truth, &redis.url(), Client::Redis).await?;

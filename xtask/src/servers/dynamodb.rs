@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::Addresses;
 use super::book::Home;
-use super::install::{Wanted, find, free_port, is_open, provide};
+use super::install::{Wanted, find, free_port, is_open, provide, search};
 use crate::cli::{Failure, say};
 
 /// Names a server that speaks DynamoDB's protocol.
@@ -26,13 +26,21 @@ fn makes_environments(python: &Path) -> bool {
 
 pub(super) fn start(home: &Home, _others: &Addresses) -> Result<String, Failure> {
     let program = installed()?;
+    serve(home, |port| {
+        let mut command = Command::new(program);
+        // It would listen everywhere if it were not told.
+        command.env("BIND_HOST", "127.0.0.1").env("GATEWAY_PORT", port.to_string());
+        command
+    })
+}
+
+/// Where what `command` starts on a free port listens.
+fn serve(home: &Home, command: impl FnOnce(u16) -> Command) -> Result<String, Failure> {
     let port = free_port()?;
     let log = home.folder.join("log");
-    let mut command = Command::new(program);
-    // It would listen everywhere if it were not told.
-    command.env("BIND_HOST", "127.0.0.1").env("GATEWAY_PORT", port.to_string());
+    let mut command = command(port);
     command.current_dir(&home.folder).stdin(Stdio::null()).stdout(Stdio::null());
-    command.stderr(File::create(&log).map_err(|error| Failure::io("ministack", &error))?);
+    command.stderr(File::create(&log).map_err(|error| Failure::io("dynamodb", &error))?);
     home.start(command, &log, Duration::from_mins(1), || is_open(port))?;
     Ok(format!("http://127.0.0.1:{port}"))
 }
@@ -41,23 +49,20 @@ pub(super) fn start(home: &Home, _others: &Addresses) -> Result<String, Failure>
 /// with the lease.
 pub(crate) fn second() -> Result<Option<String>, Failure> {
     let Some(program) = dynoxide() else { return Ok(None) };
-    let home = super::home("dynoxide")?;
-    let port = free_port()?;
-    let log = home.folder.join("log");
-    let mut command = Command::new(program);
-    command.args(["serve", "--host", "127.0.0.1", "--port", &port.to_string()]);
-    command.current_dir(&home.folder).stdin(Stdio::null()).stdout(Stdio::null());
-    command.stderr(File::create(&log).map_err(|error| Failure::io("dynoxide", &error))?);
-    home.start(command, &log, Duration::from_mins(1), || is_open(port))?;
-    Ok(Some(format!("http://127.0.0.1:{port}")))
+    let url = serve(&super::home("dynoxide")?, |port| {
+        let mut command = Command::new(program);
+        command.args(["serve", "--host", "127.0.0.1", "--port", &port.to_string()]);
+        command
+    });
+    url.map(Some)
 }
 
 fn dynoxide() -> Option<PathBuf> {
+    let wanted = Wanted { program: "dynoxide", package: "", elsewhere: "" };
     let own = std::env::var_os("CARGO_HOME").map(PathBuf::from);
     let own = own.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cargo")));
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let folders = std::env::split_paths(&path).chain(own.map(|home| home.join("bin")));
-    folders.map(|folder| folder.join("dynoxide")).find(|program| program.is_file())
+    let own = own.map(|home| home.join("bin/dynoxide")).filter(|program| program.is_file());
+    search(&wanted).or(own)
 }
 
 /// The program; installed if it is not there.

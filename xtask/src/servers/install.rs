@@ -83,7 +83,7 @@ pub(super) fn provide(
     Err(Failure::new(failure))
 }
 
-fn search(wanted: &Wanted) -> Option<PathBuf> {
+pub(super) fn search(wanted: &Wanted) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let mut folders: Vec<PathBuf> = std::env::split_paths(&path).collect();
     folders.push("/usr/sbin".into());

