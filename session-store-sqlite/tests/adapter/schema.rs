@@ -1,9 +1,6 @@
 //! The schema: what opening makes, finds and refuses.
 
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 
 use rusqlite::Connection;
 use session_store_core::{LogPromise, PrimaryStore, Reason, Selection};
@@ -111,38 +108,4 @@ async fn triggers_on_the_applications_table_may_come_later() {
     assert_eq!(drain(&store, &cache).await, [id(1)]);
     shell(&path, "DELETE FROM people");
     assert_eq!(drain(&store, &cache).await, [id(1)]);
-}
-
-/// Runs only as a child, without root's rights: opens the file that it is told.
-#[test]
-fn child_opens() {
-    let Some(path) = std::env::var_os("SESSION_STORE_OPEN") else { return };
-    let text = refusal(&SqliteConfig::new(PathBuf::from(path)));
-    assert!(text.contains("permissions"), "{text}");
-}
-
-#[test]
-fn a_file_or_folder_that_can_not_be_written_says_so() {
-    let (folder, path) = file();
-    shell(&path, &SqliteStore::migration_sql(&SqliteConfig::new(&path)).unwrap());
-    // Root may write anything, so that a copy of this binary runs as somebody else.
-    let binary = folder.path().join("child");
-    std::fs::copy(std::env::current_exe().unwrap(), &binary).unwrap();
-    let set = |path: &Path, mode: u32| {
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
-    };
-    for (folder_mode, file_mode) in [(0o777, 0o444), (0o555, 0o444), (0o555, 0o666)] {
-        set(folder.path(), folder_mode);
-        set(&path, file_mode);
-        let mut child = Command::new(&binary);
-        child.args(["--exact", "schema::child_opens"]).env("SESSION_STORE_OPEN", &path);
-        if std::fs::metadata(&path).unwrap().uid() == 0 {
-            child.uid(65534).gid(65534);
-        }
-        let output = child.output().unwrap();
-        set(folder.path(), 0o777);
-        let text = String::from_utf8_lossy(&output.stdout);
-        assert!(output.status.success(), "{folder_mode:o} {file_mode:o}: {text}");
-        assert!(text.contains("1 passed"), "{text}");
-    }
 }
