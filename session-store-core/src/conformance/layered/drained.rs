@@ -1,6 +1,5 @@
 //! A log whose entries name more than a cache can remove at a time.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,13 +11,12 @@ use super::super::report::{Violation, ensure, expect};
 use super::super::runner::Outcome;
 use super::super::sample::user_id;
 use super::super::wire::Wire;
+use super::entries::Entries;
 use super::{DONE, Node, PairBench};
 use crate::error::{Error, ErrorKind, Result};
 use crate::policy::Policy;
-use crate::primary::{CacheName, CacheScope, LogPromise};
-use crate::secondary::{
-    CacheClass, CacheKey, Record, Reservation, SecondaryPromise, SecondaryStore, SwapTtl,
-};
+use crate::primary::{CacheName, LogPromise};
+use crate::secondary::{CacheKey, Record, Reservation, SecondaryPromise, SecondaryStore, SwapTtl};
 use crate::session::Reason;
 use crate::sessions::Sessions;
 use crate::time::Ttl;
@@ -32,10 +30,10 @@ checks! { ($) layered_drained: PairBench;
         "An entry of more sessions than can be removed at a time holds up no other, and gets on.",
 }
 
-/// A linearizable cache that removes so many keys, two at a time, and then no more.
+/// A cache that removes so many keys, two at a time, and then no more.
 #[derive(Debug, Default)]
 struct Quota {
-    entries: Mutex<HashMap<CacheKey, Record>>,
+    entries: Entries,
     left: Mutex<usize>,
     removed: Mutex<Vec<CacheKey>>,
 }
@@ -51,18 +49,7 @@ impl Quota {
 #[async_trait]
 impl SecondaryStore for Quota {
     fn promise(&self) -> SecondaryPromise {
-        SecondaryPromise {
-            name: "quota",
-            class: CacheClass::Linearizable,
-            scope: CacheScope::Shared,
-            may_roll_back: false,
-            min_ttl: Duration::ZERO,
-            ttl_granularity: Duration::from_millis(1),
-            overrun: Duration::ZERO,
-            rollback_slack: Duration::ZERO,
-            max_record_bytes: 1 << 20,
-            max_batch: 2,
-        }
+        SecondaryPromise { max_batch: 2, ..Entries::promise("quota") }
     }
 
     fn epoch(&self) -> u64 {
@@ -70,17 +57,11 @@ impl SecondaryStore for Quota {
     }
 
     async fn get(&self, key: &CacheKey) -> Result<Option<Record>> {
-        Ok(self.entries.lock().get(key).cloned())
+        Ok(self.entries.get(key))
     }
 
     async fn reserve(&self, key: &CacheKey, _ttl: Ttl) -> Result<Reservation> {
-        let lease = Record::lease(&key.as_str().as_bytes()[..16]);
-        let mut entries = self.entries.lock();
-        if let Some(found) = entries.get(key) {
-            return Ok(Reservation::Occupied(found.clone()));
-        }
-        entries.insert(key.clone(), lease.clone());
-        Ok(Reservation::Granted(lease))
+        Ok(self.entries.reserve(key))
     }
 
     async fn swap(
@@ -90,15 +71,7 @@ impl SecondaryStore for Quota {
         new: Option<&Record>,
         _ttl: SwapTtl,
     ) -> Result<bool> {
-        let mut entries = self.entries.lock();
-        if entries.get(key) != Some(expected) {
-            return Ok(false);
-        }
-        match new {
-            Some(new) => entries.insert(key.clone(), new.clone()),
-            None => entries.remove(key),
-        };
-        Ok(true)
+        Ok(self.entries.swap(key, expected, new))
     }
 
     async fn remove(&self, keys: &[CacheKey]) -> Result<()> {
@@ -107,10 +80,8 @@ impl SecondaryStore for Quota {
             return Err(Error::new(ErrorKind::Unavailable, "quota"));
         };
         *left = rest;
-        for key in keys {
-            self.entries.lock().remove(key);
-            self.removed.lock().push(key.clone());
-        }
+        self.entries.remove(keys);
+        self.removed.lock().extend_from_slice(keys);
         Ok(())
     }
 }

@@ -18,6 +18,7 @@ mod in_use;
 mod background;
 mod clocks;
 mod eventual;
+mod entries;
 mod rollback;
 mod refused;
 mod drained;

@@ -1,6 +1,5 @@
 //! A cache that comes back with what had been removed, as after a failover.
 
-use std::collections::HashMap;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,15 +13,14 @@ use super::super::checks;
 use super::super::report::{Violation, ensure, expect};
 use super::super::runner::Outcome;
 use super::super::wire::{Op, Wire};
+use super::entries::{Entries, Kept};
 use super::{Node, PairBench};
 use crate::error::Result;
 use crate::json::Json;
 use crate::layered::{LayeredConfig, OnCacheFailure, Visibility};
 use crate::policy::Policy;
 use crate::primary::{CacheRegistration, CacheScope};
-use crate::secondary::{
-    CacheClass, CacheKey, Record, Reservation, SecondaryPromise, SecondaryStore, SwapTtl,
-};
+use crate::secondary::{CacheKey, Record, Reservation, SecondaryPromise, SecondaryStore, SwapTtl};
 use crate::session::Reason;
 use crate::sessions::{DataUpdate, Sessions};
 use crate::time::Ttl;
@@ -39,20 +37,18 @@ checks! { ($) layered_rollback: PairBench;
 /// How long somebody may not notice.
 const SLACK: Duration = Duration::from_millis(1_700);
 
-type Entries = HashMap<CacheKey, Record>;
-
-/// A linearizable cache that keeps everything, and can be turned back.
+/// A cache that can be turned back.
 #[derive(Debug, Default)]
 struct Failing {
-    entries: Mutex<Entries>,
+    entries: Entries,
     epoch: AtomicU64,
     /// What it comes back with at the next reservation.
-    past: Mutex<Option<Entries>>,
+    past: Mutex<Option<Kept>>,
 }
 
 impl Failing {
-    fn turn_back(&self, to: Entries) {
-        *self.entries.lock() = to;
+    fn turn_back(&self, to: Kept) {
+        *self.entries.0.lock() = to;
         self.epoch.fetch_add(1, Ordering::SeqCst);
     }
 }
@@ -60,18 +56,8 @@ impl Failing {
 #[async_trait]
 impl SecondaryStore for Failing {
     fn promise(&self) -> SecondaryPromise {
-        SecondaryPromise {
-            name: "failing",
-            class: CacheClass::Linearizable,
-            scope: CacheScope::Shared,
-            may_roll_back: true,
-            min_ttl: Duration::ZERO,
-            ttl_granularity: Duration::from_millis(1),
-            overrun: Duration::ZERO,
-            rollback_slack: SLACK,
-            max_record_bytes: 1 << 20,
-            max_batch: 100,
-        }
+        let promise = Entries::promise("failing");
+        SecondaryPromise { may_roll_back: true, rollback_slack: SLACK, ..promise }
     }
 
     fn epoch(&self) -> u64 {
@@ -79,7 +65,7 @@ impl SecondaryStore for Failing {
     }
 
     async fn get(&self, key: &CacheKey) -> Result<Option<Record>> {
-        Ok(self.entries.lock().get(key).cloned())
+        Ok(self.entries.get(key))
     }
 
     async fn reserve(&self, key: &CacheKey, _ttl: Ttl) -> Result<Reservation> {
@@ -87,13 +73,7 @@ impl SecondaryStore for Failing {
         if let Some(past) = past {
             self.turn_back(past);
         }
-        let mut entries = self.entries.lock();
-        if let Some(found) = entries.get(key) {
-            return Ok(Reservation::Occupied(found.clone()));
-        }
-        let lease = Record::lease(&key.as_str().as_bytes()[..16]);
-        entries.insert(key.clone(), lease.clone());
-        Ok(Reservation::Granted(lease))
+        Ok(self.entries.reserve(key))
     }
 
     async fn swap(
@@ -103,22 +83,11 @@ impl SecondaryStore for Failing {
         new: Option<&Record>,
         _ttl: SwapTtl,
     ) -> Result<bool> {
-        let mut entries = self.entries.lock();
-        if entries.get(key) != Some(expected) {
-            return Ok(false);
-        }
-        match new {
-            Some(new) => entries.insert(key.clone(), new.clone()),
-            None => entries.remove(key),
-        };
-        Ok(true)
+        Ok(self.entries.swap(key, expected, new))
     }
 
     async fn remove(&self, keys: &[CacheKey]) -> Result<()> {
-        let mut entries = self.entries.lock();
-        for key in keys {
-            entries.remove(key);
-        }
+        self.entries.remove(keys);
         Ok(())
     }
 }
@@ -148,7 +117,7 @@ async fn an_entry_of_before_is_not_believed(on: &PairBench) -> Outcome {
                 .await?;
         }
         let token = on.log_in_warm(&node).await?;
-        let past = cache.entries.lock().clone();
+        let past = cache.entries.0.lock().clone();
         ensure(past.contains_key(&PairBench::key(token.id())), "nothing was cached")?;
         let done = node.app.admin_revoke(token.id(), Reason::Admin).await?;
         expect(done.visibility, Visibility::Immediate)?;
@@ -173,8 +142,8 @@ async fn a_lease_of_afterwards_is_not_filled(on: &PairBench) -> Outcome {
     let node = node(on, &cache, PairBench::config())?;
     let token = on.log_in_warm(&node).await?;
     // It comes back empty, between the miss and the lease.
-    cache.entries.lock().clear();
-    *cache.past.lock() = Some(Entries::new());
+    cache.entries.0.lock().clear();
+    *cache.past.lock() = Some(Kept::new());
     node.cache.reset();
     ensure(node.accepts(&token).await, "a missing cache failed a lookup")?;
     on.runtime.settle().await;
@@ -194,7 +163,7 @@ async fn a_logout_in_doubt_is_not_immediate(on: &PairBench) -> Outcome {
     };
     expect(end(0).await?, Visibility::Immediate)?;
     // Nobody has looked anything up since.
-    cache.turn_back(Entries::new());
+    cache.turn_back(Kept::new());
     expect(end(1).await?, Visibility::Within(bound))?;
     on.runtime.advance(whole.saturating_sub(Duration::from_millis(1)));
     expect(end(1).await?, Visibility::Within(bound))?;
@@ -205,7 +174,7 @@ async fn a_logout_in_doubt_is_not_immediate(on: &PairBench) -> Outcome {
     let Some(live) = node.app.authenticate(&token).await.live() else {
         return ensure(false, "not accepted");
     };
-    let replicated = cache.entries.lock().clone();
+    let replicated = cache.entries.0.lock().clone();
     cache.turn_back(replicated);
     let changed = node.app.set_data(&live, Json::parse("1")?).await?;
     let is_honest = matches!(
@@ -217,7 +186,7 @@ async fn a_logout_in_doubt_is_not_immediate(on: &PairBench) -> Outcome {
     let on_cache_failure = OnCacheFailure::WaitOut;
     let node = self::node(on, &cache, LayeredConfig { on_cache_failure, ..PairBench::config() })?;
     let token = on.log_in_warm(&node).await?;
-    cache.turn_back(Entries::new());
+    cache.turn_back(Kept::new());
     let begun = node.app.now();
     let time = async {
         loop {
