@@ -51,6 +51,10 @@ fn main() -> ExitCode {
 
 fn run(arguments: &[String]) -> Result<Verdict, Failure> {
     let root = root()?;
+    if arguments.iter().any(|word| matches!(word.as_str(), "help" | "--help" | "-h")) {
+        say(USAGE);
+        return Ok(Verdict::Held);
+    }
     match arguments.split_first() {
         Some((command, rest)) if command == "conformance" => conformance::run(&root, rest),
         Some((command, rest)) if command == "faults" => faults::run(&root, rest),
@@ -63,10 +67,6 @@ fn run(arguments: &[String]) -> Result<Verdict, Failure> {
             "lint" => ci::lint(&root),
             "ci" => ci::run(&root),
             "workers" => workerd::run(&root),
-            "help" | "--help" | "-h" => {
-                say(USAGE);
-                Ok(Verdict::Held)
-            }
             _ => Err(unknown(command)),
         },
         Some((command, rest)) => {
