@@ -42,8 +42,11 @@ CREATE TABLE {p}session_log (
     seq INTEGER PRIMARY KEY AUTOINCREMENT,
     session_id BLOB,
     user_id TEXT,
-    logged_at INTEGER NOT NULL DEFAULT (unixepoch() * 1000)
+    logged_at INTEGER NOT NULL DEFAULT (unixepoch() * 1000),
+    -- When a sweep first saw it.
+    seen_at INTEGER
 ) STRICT;
+CREATE INDEX {p}session_log_by_sight ON {p}session_log (seen_at, seq);
 CREATE TABLE {p}session_log_acks (
     seq INTEGER NOT NULL,
     cache TEXT NOT NULL,

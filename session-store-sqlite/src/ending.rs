@@ -211,7 +211,7 @@ pub(crate) fn sweep(
             .map_err(classify)?;
     }
     control(0)?;
-    log::purge_old(connection, schema)?;
+    let more = log::purge(connection, schema)? || more;
     Ok(Swept { removed: dead.len() as u64, more })
 }
 
@@ -262,5 +262,9 @@ mod tests {
             assert!(dead.contains(index), "{dead}");
         }
         assert!(!dead.contains("SCAN sessions"), "{dead}");
+        for sql in log::purges(&schema) {
+            let plan = plan(&connection, &sql);
+            assert!(plan.contains("SEARCH") && !plan.contains("SCAN session_log"), "{plan}");
+        }
     }
 }

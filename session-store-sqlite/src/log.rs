@@ -11,8 +11,27 @@ use crate::error::classify;
 use crate::row;
 use crate::schema::Schema;
 
-/// How much longer than a cache's TTL an entry is kept, for clocks and latecomers.
-const SLACK_MS: i64 = 10_000;
+/// How many entries a step of a purge is about.
+const BATCH: i64 = 1_000;
+
+/// The entries first seen longer ago than any cache keeps what they are about, and ten seconds for
+/// clocks and for whoever read before the commit and has yet to fill.
+const OLD: &str = "SELECT seq FROM {p}session_log WHERE seen_at < unixepoch() * 1000 - 10000 - \
+     coalesce((SELECT max(ttl) FROM {p}session_caches WHERE is_shared = 1), 0)";
+
+/// The steps of a purge, of `?1` rows each, and whether another would find any.
+const PURGE: [&str; 5] = [
+    "UPDATE {p}session_log SET seen_at = unixepoch() * 1000 WHERE seq IN ( \
+     SELECT seq FROM {p}session_log WHERE seen_at IS NULL ORDER BY seq LIMIT ?1)",
+    "DELETE FROM {p}session_log_acks WHERE seq IN ({old} ORDER BY seen_at, seq LIMIT ?1)",
+    "DELETE FROM {p}session_log WHERE seq IN ({old} ORDER BY seen_at, seq LIMIT ?1)",
+    // Of entries that were taken away by hand.
+    "DELETE FROM {p}session_log_acks WHERE (seq, cache) IN ( \
+     SELECT seq, cache FROM {p}session_log_acks WHERE seq < \
+     coalesce((SELECT min(seq) FROM {p}session_log), 9223372036854775807) \
+     ORDER BY seq, cache LIMIT ?1)",
+    "SELECT EXISTS (SELECT 1 FROM {p}session_log WHERE seen_at IS NULL) OR EXISTS ({old}) AS more",
+];
 
 pub(crate) fn register(
     connection: &Connection,
@@ -153,14 +172,26 @@ pub(crate) fn acknowledge(
     Ok(())
 }
 
-/// Removes entries that have outlived everything they could concern.
-pub(crate) fn purge_old(connection: &Connection, schema: &Schema) -> Result<()> {
-    let sql = schema.sql(
-        "DELETE FROM {p}session_log WHERE logged_at < unixepoch() * 1000 - ?1 - \
-         coalesce((SELECT max(ttl) FROM {p}session_caches WHERE is_shared = 1), 0)",
-    );
-    connection.execute(&sql, [SLACK_MS]).map_err(classify)?;
-    let sql = schema
-        .sql("DELETE FROM {p}session_log_acks WHERE seq NOT IN (SELECT seq FROM {p}session_log)");
-    connection.execute(&sql, []).map_err(classify).map(drop)
+/// Notes which entries are there, and removes those that have outlived everything they could concern: a
+/// bounded number of each. Whether there may be more.
+///
+/// An entry is as old as its first sight. When it was written says nothing: until its transaction was
+/// committed, caches were filled with what was before.
+pub(crate) fn purge(connection: &Connection, schema: &Schema) -> Result<bool> {
+    let [steps @ .., more] = purges(schema);
+    for step in steps {
+        connection
+            .prepare_cached(&step)
+            .and_then(|mut step| step.execute([BATCH]))
+            .map_err(classify)?;
+    }
+    connection
+        .prepare_cached(&more)
+        .and_then(|mut more| more.query_row([], |row| row.get(0)))
+        .map_err(classify)
+}
+
+/// The statements of a purge, each about a batch of rows; the last asks whether another would find any.
+pub(crate) fn purges(schema: &Schema) -> [String; 5] {
+    PURGE.map(|template| schema.sql(&template.replace("{old}", OLD)))
 }

@@ -49,6 +49,7 @@ pub(crate) fn migrate(connection: &mut Connection, schema: &Schema) -> Result<()
     let transaction = connection.transaction_with_behavior(behavior).map_err(classify)?;
     let missing = if let Some(found) = version(&transaction, schema)? {
         check_version(found)?;
+        check_log(&transaction, schema)?;
         schema.migration(&triggers(schema))
     } else {
         check_room(&transaction, schema)?;
@@ -67,7 +68,20 @@ pub(crate) fn check(connection: &Connection, schema: &Schema) -> Result<()> {
         return Err(Error::schema(NAME, what));
     };
     check_version(found)?;
+    check_log(connection, schema)?;
     check_reference(connection, schema)
+}
+
+/// Before the first release, tables of the same version had other columns.
+fn check_log(connection: &Connection, schema: &Schema) -> Result<()> {
+    let sql = "SELECT count(*) FROM pragma_table_info(?1) WHERE name = 'seen_at'";
+    let found = connection.query_row(sql, [schema.sql("{p}session_log")], |row| row.get(0));
+    if found.map_err(classify)? {
+        return Ok(());
+    }
+    let what = "the table of the log has no column \"seen_at\": it was made by an unreleased version; \
+         drop this library's tables, and have them made again";
+    Err(Error::schema(NAME, what))
 }
 
 /// What the triggers that are there add up to.

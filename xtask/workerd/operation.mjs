@@ -118,6 +118,25 @@ async function devices() {
   check("the newest first", current, 0);
 }
 
+async function purges() {
+  const entries = `INSERT INTO session_log (session_id, seen_at, logged_at)
+    WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 2505)
+    SELECT lower(hex(randomblob(16))), CASE WHEN i > 5 THEN 0 END, 0 FROM n`;
+  const kept = `INSERT INTO session_log_acks SELECT seq, name FROM session_log, session_caches WHERE is_shared = 1`;
+  // A cache that drains nothing any more, behind all that the others have removed.
+  const gone = `INSERT INTO session_caches (name, is_shared, ttl) VALUES ('gone', 1, 60000)`;
+  await d1.batch([entries, kept, gone].map((sql) => d1.prepare(sql)));
+  check("the scheduled event ends well beside a cache that is gone", (await round("late")).outcome, "ok");
+  const mine = "SELECT count(*) n FROM session_log WHERE logged_at = 0";
+  const left = [await count(mine), await count(`${mine} AND seen_at > 0`)];
+  check("what it left is purged, but what was only seen now", left, [5, 5]);
+  await run("UPDATE session_log SET seen_at = 0");
+  await round("late");
+  check("until its time has come", await logged(), 0);
+  check("with what was noted of it", await count("SELECT count(*) n FROM session_log_acks"), 0);
+  await run("DELETE FROM session_caches WHERE name = 'gone'");
+}
+
 async function outages() {
   for (const how of ["down", "none", "rowless"]) {
     await trouble("late", { d1: how });
@@ -133,4 +152,4 @@ async function outages() {
   check("and says nothing", (await seen("late")).said, []);
 }
 
-await tell([versions, writes, devices, input, strangers, outages], () => mf.dispose());
+await tell([versions, writes, devices, input, strangers, purges, outages], () => mf.dispose());

@@ -67,8 +67,12 @@ CREATE TABLE session_log (
     seq INTEGER PRIMARY KEY AUTOINCREMENT,
     session_id TEXT,
     user_id TEXT,
-    logged_at INTEGER NOT NULL DEFAULT (unixepoch() * 1000)
+    logged_at INTEGER NOT NULL DEFAULT (unixepoch() * 1000),
+    -- When a sweep first saw it.
+    seen_at INTEGER
 ) STRICT;
+
+CREATE INDEX session_log_by_sight ON session_log (seen_at, seq);
 
 CREATE TABLE session_log_acks (
     seq INTEGER NOT NULL,

@@ -156,8 +156,13 @@ pub(crate) async fn sweep(database: &Database, bounds: &SweepBounds, limit: u32)
         database.say(&format!("DELETE FROM {{p}}sessions WHERE id IN ({DEAD})"), bound(limit)),
         control(0),
     ];
-    batch.extend(log::purge_old(database));
-    let dead = database.write(batch).await?.next().column::<i64>("dead")?;
+    batch.extend(log::purge(database));
+    let between = batch.len() - 2;
+    let mut answers = database.write(batch).await?;
+    let dead = answers.next().column::<i64>("dead")?;
     let dead = dead.first().copied().unwrap_or_default();
-    Ok(Swept { removed: dead.min(limit).unsigned_abs(), more: dead > limit })
+    answers.skip(between);
+    let is_log_left = answers.next().column::<i64>("more")?.first().is_some_and(|more| *more != 0);
+    let more = dead > limit || is_log_left;
+    Ok(Swept { removed: dead.min(limit).unsigned_abs(), more })
 }

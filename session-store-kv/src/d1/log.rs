@@ -10,8 +10,27 @@ use session_store_core::{
 use super::database::{Database, Statement, Value, id};
 use super::migrate;
 
-/// How much longer than a cache's TTL an entry is kept, for clocks and latecomers.
-const SLACK_MS: i64 = 10_000;
+/// How many entries a step of a purge is about.
+const BATCH: i64 = 1_000;
+
+/// The entries first seen longer ago than any cache keeps what they are about, and ten seconds for
+/// clocks and for whoever read before the commit and has yet to fill.
+const OLD: &str = "SELECT seq FROM {p}session_log WHERE seen_at < unixepoch() * 1000 - 10000 - \
+     coalesce((SELECT max(ttl) FROM {p}session_caches WHERE is_shared = 1), 0)";
+
+/// The steps of a purge, of `?1` rows each, and whether another would find any (`more`).
+const PURGE: [&str; 5] = [
+    "UPDATE {p}session_log SET seen_at = unixepoch() * 1000 WHERE seq IN ( \
+     SELECT seq FROM {p}session_log WHERE seen_at IS NULL ORDER BY seq LIMIT ?1)",
+    "DELETE FROM {p}session_log_acks WHERE seq IN ({old} ORDER BY seen_at, seq LIMIT ?1)",
+    "DELETE FROM {p}session_log WHERE seq IN ({old} ORDER BY seen_at, seq LIMIT ?1)",
+    // Of entries that were taken away by hand.
+    "DELETE FROM {p}session_log_acks WHERE (seq, cache) IN ( \
+     SELECT seq, cache FROM {p}session_log_acks WHERE seq < \
+     coalesce((SELECT min(seq) FROM {p}session_log), 9223372036854775807) \
+     ORDER BY seq, cache LIMIT ?1)",
+    "SELECT EXISTS (SELECT 1 FROM {p}session_log WHERE seen_at IS NULL) OR EXISTS ({old}) AS more",
+];
 
 const FORGET_ACKS: &str =
     "DELETE FROM {p}session_log_acks WHERE seq NOT IN (SELECT seq FROM {p}session_log)";
@@ -134,14 +153,15 @@ pub(crate) async fn acknowledge(
     database.write(batch).await.map(drop)
 }
 
-/// Removes entries that have outlived everything they could concern.
-pub(crate) fn purge_old(database: &Database) -> [Statement; 2] {
-    [
-        database.say(
-            "DELETE FROM {p}session_log WHERE logged_at < unixepoch() * 1000 - ?1 - \
-             coalesce((SELECT max(ttl) FROM {p}session_caches WHERE is_shared = 1), 0)",
-            [SLACK_MS.into()],
-        ),
-        database.say(FORGET_ACKS, []),
-    ]
+/// Notes which entries are there, and removes those that have outlived everything they could concern: a
+/// bounded number of each. The last statement says whether there may be more (`more`).
+///
+/// An entry is as old as its first sight. When it was written says nothing: until its transaction was
+/// committed, caches were filled with what was before.
+pub(crate) fn purge(database: &Database) -> impl Iterator<Item = Statement> {
+    let last = PURGE.len() - 1;
+    PURGE.iter().enumerate().map(move |(place, template)| {
+        let rows = if place < last { Some(BATCH.into()) } else { None };
+        database.say(&template.replace("{old}", OLD), rows)
+    })
 }

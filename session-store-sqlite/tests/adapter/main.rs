@@ -7,6 +7,8 @@ mod ending;
 #[cfg(test)]
 mod existing;
 #[cfg(test)]
+mod log;
+#[cfg(test)]
 mod refused;
 #[cfg(test)]
 mod schema;
