@@ -106,20 +106,31 @@ impl PostgresConfig {
         // Nothing that a pooler may refuse, or swallow: what a connection must be told, it is told in
         // SQL. Floating-point numbers are not used.
         let options = PgConnectOptions::from_str(&self.url).map_err(classify)?;
-        let path = self.schema.as_deref().map(|name| quote("schema", name)).transpose()?;
-        let timeout = self.statement_timeout.as_millis().to_string();
-        Ok(PgPoolOptions::new()
+        let pool = PgPoolOptions::new()
             .max_connections(self.max_connections)
             .acquire_timeout(self.connect_timeout)
-            .test_before_acquire(self.test_before_acquire)
+            .test_before_acquire(self.test_before_acquire);
+        Ok(self.guard(pool)?.connect_lazy_with(options.extra_float_digits(None)))
+    }
+
+    /// `options` with what the own pool does with its connections, for a pool of the application's that
+    /// is handed to [`PostgresStore::over`](crate::PostgresStore::over): a new one is told `schema` and
+    /// `statement_timeout`, and not used if it leads to a standby; one that comes back inside an
+    /// abandoned call is given up if that does not end soon.
+    ///
+    /// A schema that can't be a name is `Configuration`. Hooks that `options` had for new connections
+    /// and for returned ones are replaced.
+    pub fn guard(&self, options: PgPoolOptions) -> Result<PgPoolOptions> {
+        let path = self.schema.as_deref().map(|name| quote("schema", name)).transpose()?;
+        let timeout = self.statement_timeout.as_millis().to_string();
+        Ok(options
             .after_connect(move |on, _| {
                 let (timeout, path) = (timeout.clone(), path.clone());
                 Box::pin(
                     async move { set_up(on, timeout, path).await.or_else(transaction::refuse) },
                 )
             })
-            .after_release(|on, _| Box::pin(transaction::settle(on)))
-            .connect_lazy_with(options.extra_float_digits(None)))
+            .after_release(|on, _| Box::pin(transaction::settle(on))))
     }
 }
 

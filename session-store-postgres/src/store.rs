@@ -57,7 +57,8 @@ impl PostgresStore {
     /// The same over a pool of the application's, whose settings are the application's too: when the
     /// network goes silent, how long abandoned connections stay with the pool is up to it. So is where
     /// its connections lead after a failover: a standby, which would be read as if it were the truth,
-    /// is noticed here and not later.
+    /// is noticed here and not later, unless the pool was made of options that
+    /// [`PostgresConfig::guard`] has returned.
     pub async fn over(pool: PgPool, config: &PostgresConfig) -> Result<Self> {
         config.check()?;
         let schema = Schema::new(config)?;

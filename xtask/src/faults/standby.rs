@@ -49,15 +49,19 @@ pub(super) async fn a_standby_is_no_truth(_: &World) -> Outcome<String> {
     let mut through = config.clone();
     through.url = postgres::url(way.port);
     through.connect_timeout = Duration::from_secs(1);
-    let moved = PostgresStore::connect(&through).await.map_err(said)?;
+    let moved = both(&through).await?;
     let stranger = session_store::SessionId::from_bytes([7; 16]);
-    moved.find(&stranger).await.map_err(said)?;
+    for moved in &moved {
+        moved.find(&stranger).await.map_err(said)?;
+    }
     way.lead_to(&[follows]);
     // Connections that are open still lead to the primary, until they are closed there.
     let closed = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
          WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()";
     PostgresHarness::new(postgres::url(port)).run(closed.to_owned()).await.map_err(said)?;
-    refuses_a_standby_behind(&way, &moved).await?;
+    for moved in &moved {
+        refuses_a_standby_behind(&way, moved).await?;
+    }
     // One address, and behind it both.
     for ports in [[port, follows], [follows, port]] {
         way.lead_to(&ports);
@@ -71,11 +75,19 @@ pub(super) async fn a_standby_is_no_truth(_: &World) -> Outcome<String> {
     let promote = "SELECT pg_promote()".to_owned();
     PostgresHarness::new(postgres::url(follows)).run(promote).await.map_err(said)?;
     let healed = until(Duration::from_secs(20), "the new primary is used", async || {
-        moved.find(&stranger).await.is_ok()
+        moved[0].find(&stranger).await.is_ok() && moved[1].find(&stranger).await.is_ok()
     });
     let healed = healed.await?;
     PostgresStore::connect(&other).await.map_err(said)?;
     Ok(format!("refused by name, also behind a name that moved; promoted, used in {healed:?}"))
+}
+
+/// A store with a pool of its own, and one over the application's.
+async fn both(config: &PostgresConfig) -> Outcome<[PostgresStore; 2]> {
+    let options = config.guard(PgPoolOptions::new().acquire_timeout(config.connect_timeout));
+    let pool = options.map_err(said)?.connect_lazy(&config.url).map_err(said)?;
+    let own = PostgresStore::connect(config).await.map_err(said)?;
+    Ok([own, PostgresStore::over(pool, config).await.map_err(said)?])
 }
 
 /// Each call fails by itself, dials once, and says why.
