@@ -287,7 +287,8 @@ fn report(root: &Path, asked: &Asked, servers: &Addresses) -> Result<Report, Fai
             }
         }
     };
-    let threads = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
+    // Cases wait more than they work.
+    let threads = std::thread::available_parallelism().map_or(4, std::num::NonZero::get).max(4);
     let mut adapters = Vec::new();
     std::thread::scope(|scope| {
         let handles: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
