@@ -67,6 +67,7 @@ CREATE TABLE {p}session_log (
     seq INTEGER PRIMARY KEY AUTOINCREMENT,
     session_id TEXT,
     user_id TEXT,
+    -- For people to read.
     logged_at INTEGER NOT NULL DEFAULT (unixepoch() * 1000),
     -- When a sweep first saw it.
     seen_at INTEGER

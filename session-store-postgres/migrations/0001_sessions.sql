@@ -42,6 +42,7 @@ CREATE TABLE {p}session_log (
     seq BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     session_id BYTEA,
     user_id TEXT,
+    -- For people to read.
     logged_at BIGINT NOT NULL DEFAULT (extract(epoch FROM clock_timestamp()) * 1000)::bigint,
     -- When a sweep first saw it: not before its transaction was committed, however long that took.
     seen_at BIGINT

@@ -19,7 +19,8 @@ pub struct PostgresConfig {
     /// `postgres://user:password@host:port/database`; ignored by `PostgresStore::over`.
     pub url: String,
     /// The schema in which the tables are; `None`: the first of the search path. Ignored by
-    /// `PostgresStore::over`, whose pool has its own search path. Default: `None`.
+    /// `PostgresStore::over`, whose pool has its own search path, unless [`PostgresConfig::guard`] set
+    /// it. Default: `None`.
     pub schema: Option<String>,
     /// Prepended to the name of every table, index and trigger: lowercase letters, digits and `_`,
     /// at most 32 of them. Default: empty.
@@ -115,12 +116,15 @@ impl PostgresConfig {
 
     /// `options` with what the own pool does with its connections, for a pool of the application's that
     /// is handed to [`PostgresStore::over`](crate::PostgresStore::over): a new one is told `schema` and
-    /// `statement_timeout`, and not used if it leads to a standby; one that comes back inside an
-    /// abandoned call is given up if that does not end soon.
+    /// `statement_timeout`, and to look each second whether anybody still waits for a statement
+    /// (`client_connection_check_interval`); it is not used if it leads to a standby. One that comes
+    /// back inside an abandoned call is given up if that does not end soon. All of it holds for the
+    /// application's own statements too.
     ///
-    /// A schema that can't be a name is `Configuration`. Hooks that `options` had for new connections
-    /// and for returned ones are replaced.
+    /// A schema that can't be a name is `Configuration`, and so are times that don't fit each other.
+    /// Hooks that `options` had for new connections and for returned ones are replaced.
     pub fn guard(&self, options: PgPoolOptions) -> Result<PgPoolOptions> {
+        self.check()?;
         let path = self.schema.as_deref().map(|name| quote("schema", name)).transpose()?;
         let timeout = self.statement_timeout.as_millis().to_string();
         Ok(options

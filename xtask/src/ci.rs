@@ -94,7 +94,7 @@ fn steps(members: &[Member]) -> Vec<Step> {
 }
 
 /// Each package as others build it (no tests, so no features of dev-dependencies), with no feature and each alone.
-/// What has no features is for this workspace alone, and was checked with it.
+/// What nobody else builds was checked with the workspace.
 fn subsets(members: &[Member]) -> Vec<String> {
     let lines = |member: &Member| {
         let alone = member.features.iter().map(|feature| format!(" --features {feature}"));
@@ -106,27 +106,31 @@ fn subsets(members: &[Member]) -> Vec<String> {
             })
             .collect::<Vec<_>>()
     };
-    members.iter().filter(|member| !member.features.is_empty()).flat_map(lines).collect()
+    members.iter().filter(|member| member.is_published).flat_map(lines).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn member(name: &str, features: &[&str]) -> Member {
+    fn member(name: &str, features: &[&str], is_published: bool) -> Member {
         let features = features.iter().map(ToString::to_string).collect();
-        Member { name: name.into(), manifest: format!("{name}/Cargo.toml"), features }
+        let manifest = format!("{name}/Cargo.toml");
+        Member { name: name.into(), manifest, features, is_published }
     }
 
     #[test]
-    fn every_feature_of_every_member_is_checked_alone() {
-        let lines = subsets(&[member("a", &["x", "y"]), member("b", &[])]);
+    fn every_feature_of_every_published_member_is_checked_alone() {
+        let members =
+            [member("a", &["x", "y"], true), member("b", &[], true), member("c", &["x"], false)];
+        let lines = subsets(&members);
         assert_eq!(
             lines,
             [
                 "clippy --package a --no-default-features -- -D warnings",
                 "clippy --package a --no-default-features --features x -- -D warnings",
                 "clippy --package a --no-default-features --features y -- -D warnings",
+                "clippy --package b --no-default-features -- -D warnings",
             ]
         );
     }

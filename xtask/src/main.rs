@@ -51,7 +51,8 @@ fn main() -> ExitCode {
 
 fn run(arguments: &[String]) -> Result<Verdict, Failure> {
     let root = root()?;
-    if arguments.iter().any(|word| matches!(word.as_str(), "help" | "--help" | "-h")) {
+    let asks = |word: &String| matches!(word.as_str(), "--help" | "-h");
+    if arguments.iter().any(asks) || arguments == ["help"] {
         say(USAGE);
         return Ok(Verdict::Held);
     }

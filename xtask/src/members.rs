@@ -19,6 +19,8 @@ pub(crate) struct Member {
     pub(crate) manifest: String,
     /// All features but `default`.
     pub(crate) features: Vec<String>,
+    /// Whether others may build it.
+    pub(crate) is_published: bool,
 }
 
 /// Asks cargo for the members of the workspace.
@@ -47,6 +49,7 @@ fn member(package: &Value, root: &str) -> Option<Member> {
         name: package["name"].as_str()?.to_owned(),
         manifest: manifest.strip_prefix(root)?.trim_start_matches(['/', '\\']).replace('\\', "/"),
         features: features.keys().filter(|feature| *feature != "default").cloned().collect(),
+        is_published: package["publish"].as_array().is_none_or(|registries| !registries.is_empty()),
     })
 }
 
@@ -62,13 +65,20 @@ mod tests {
                 "name": "a",
                 "manifest_path": "/w/a/Cargo.toml",
                 "features": { "default": ["x"], "x": [] },
+                "publish": null,
+            }, {
+                "name": "b",
+                "manifest_path": "/w/b/Cargo.toml",
+                "features": {},
+                "publish": [],
             }],
         });
-        let wanted = Member {
-            name: "a".into(),
-            manifest: "a/Cargo.toml".into(),
-            features: vec!["x".into()],
+        let member = |name: &str, features: &[&str], is_published| Member {
+            name: name.into(),
+            manifest: format!("{name}/Cargo.toml"),
+            features: features.iter().map(ToString::to_string).collect(),
+            is_published,
         };
-        assert_eq!(parse(&metadata), [wanted]);
+        assert_eq!(parse(&metadata), [member("a", &["x"], true), member("b", &[], false)]);
     }
 }

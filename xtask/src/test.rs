@@ -157,7 +157,12 @@ mod tests {
     #[test]
     fn the_plan_has_the_workspace_the_bare_facade_and_each_feature_alone() {
         let features = vec!["memory".to_owned(), "sqlite".to_owned()];
-        let facade = Member { name: FACADE.into(), manifest: "Cargo.toml".into(), features };
+        let facade = Member {
+            name: FACADE.into(),
+            manifest: "Cargo.toml".into(),
+            features,
+            is_published: true,
+        };
         let lines: Vec<String> = plan(&[facade]).iter().map(ToString::to_string).collect();
         assert_eq!(lines.len(), 4);
         assert!(lines[0].ends_with("--workspace --all-features"));

@@ -32,6 +32,10 @@ async function versions() {
   const told = said.filter((line) => /\[99\].* 1[;,].*wrangler d1 migrations apply/.test(line));
   check("the log names both versions and what to do", told.length, 4, told[0]);
   await run("UPDATE session_schema SET version = 1");
+  await run("DROP INDEX session_log_by_sight");
+  check("nor is one of before the first release", (await log_in("late")).refused, broken);
+  check("which the log names", /session_log_by_sight.*drop/.test((await seen("late")).said.join()), true);
+  await run("CREATE INDEX session_log_by_sight ON session_log (seen_at, seq)");
   const registered = await ask("late", "/register", { body: ada });
   check("the right one is used at once", registered.status, 202);
 }
@@ -130,7 +134,10 @@ async function purges() {
   const mine = "SELECT count(*) n FROM session_log WHERE logged_at = 0";
   const left = [await count(mine), await count(`${mine} AND seen_at > 0`)];
   check("what it left is purged, but what was only seen now", left, [5, 5]);
-  await run("UPDATE session_log SET seen_at = 0");
+  await run("UPDATE session_log SET seen_at = seen_at - 30000");
+  await round("late");
+  check("and kept as long as a cache may need it", await count(mine), 5);
+  await run("UPDATE session_log SET seen_at = seen_at - 60000");
   await round("late");
   check("until its time has come", await logged(), 0);
   check("with what was noted of it", await count("SELECT count(*) n FROM session_log_acks"), 0);

@@ -75,7 +75,7 @@ pub struct Deleted {
 pub struct Swept {
     /// How many sessions were removed.
     pub removed: u64,
-    /// Whether there are more to remove.
+    /// Whether there is more to do: sessions to remove, or entries of the log that are due.
     pub more: bool,
 }
 

@@ -204,7 +204,7 @@ pub trait PrimaryStore: Debug + Send + Sync {
     /// Removes dead sessions, oldest first, at most `limit` of them.
     ///
     /// Removed are sessions that expired at or before `bounds.expired_before` and sessions revoked at
-    /// or before `bounds.revoked_before`.
+    /// or before `bounds.revoked_before`. An adapter may take a step in the purge of its log, too.
     ///
     /// # Contract
     /// - Exactly the dead ones are removed, and counted \[P-79\].

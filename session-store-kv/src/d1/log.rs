@@ -18,19 +18,21 @@ const BATCH: i64 = 1_000;
 const OLD: &str = "SELECT seq FROM {p}session_log WHERE seen_at < unixepoch() * 1000 - 10000 - \
      coalesce((SELECT max(ttl) FROM {p}session_caches WHERE is_shared = 1), 0)";
 
-/// The steps of a purge, of `?1` rows each, and whether another would find any (`more`).
+/// The steps of a purge, of `?1` entries each, and whether another would find any (`more`).
 const PURGE: [&str; 5] = [
     "UPDATE {p}session_log SET seen_at = unixepoch() * 1000 WHERE seq IN ( \
      SELECT seq FROM {p}session_log WHERE seen_at IS NULL ORDER BY seq LIMIT ?1)",
     "DELETE FROM {p}session_log_acks WHERE seq IN ({old} ORDER BY seen_at, seq LIMIT ?1)",
     "DELETE FROM {p}session_log WHERE seq IN ({old} ORDER BY seen_at, seq LIMIT ?1)",
-    // Of entries that were taken away by hand.
-    "DELETE FROM {p}session_log_acks WHERE (seq, cache) IN ( \
-     SELECT seq, cache FROM {p}session_log_acks WHERE seq < \
-     coalesce((SELECT min(seq) FROM {p}session_log), 9223372036854775807) \
-     ORDER BY seq, cache LIMIT ?1)",
-    "SELECT EXISTS (SELECT 1 FROM {p}session_log WHERE seen_at IS NULL) OR EXISTS ({old}) AS more",
+    // Of entries that were taken away by hand, or that grew old between the two statements above.
+    "DELETE FROM {p}session_log_acks WHERE (seq, cache) IN ({stray} ORDER BY seq, cache LIMIT ?1)",
+    "SELECT EXISTS (SELECT 1 FROM {p}session_log WHERE seen_at IS NULL) \
+     OR EXISTS ({old}) OR EXISTS ({stray}) AS more",
 ];
+
+/// Acknowledgements of what is not in the log any more.
+const STRAY: &str = "SELECT seq, cache FROM {p}session_log_acks WHERE seq < \
+     coalesce((SELECT min(seq) FROM {p}session_log), 9223372036854775807)";
 
 const FORGET_ACKS: &str =
     "DELETE FROM {p}session_log_acks WHERE seq NOT IN (SELECT seq FROM {p}session_log)";
@@ -162,6 +164,6 @@ pub(crate) fn purge(database: &Database) -> impl Iterator<Item = Statement> {
     let last = PURGE.len() - 1;
     PURGE.iter().enumerate().map(move |(place, template)| {
         let rows = if place < last { Some(BATCH.into()) } else { None };
-        database.say(&template.replace("{old}", OLD), rows)
+        database.say(&template.replace("{old}", OLD).replace("{stray}", STRAY), rows)
     })
 }

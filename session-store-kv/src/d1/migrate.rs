@@ -1,5 +1,6 @@
 //! The schema, made by one batch.
 
+use serde::Deserialize;
 use session_store_core::{Error, Result};
 
 use super::database::{Database, Rows, Statement};
@@ -36,15 +37,33 @@ pub(crate) async fn check(database: &Database) -> Result<()> {
 
 /// The statement that asks for the version.
 pub(crate) fn version(database: &Database) -> Statement {
-    database.say("SELECT version FROM {p}session_schema", [])
+    database.say(
+        "SELECT version, EXISTS (SELECT 1 FROM sqlite_schema \
+         WHERE name = '{p}session_log_by_sight') AS has_sight FROM {p}session_schema",
+        [],
+    )
+}
+
+/// The version, and whether the log has what it has since the first release: before, tables of the same
+/// version had other columns.
+#[derive(Debug, Deserialize, PartialEq, Eq)]
+struct Found {
+    version: i64,
+    has_sight: u8,
 }
 
 /// Refuses another version than this one in the answer to [`version`].
 pub(crate) fn judge(answer: Rows) -> Result<()> {
-    let found = answer.column::<i64>("version")?;
-    if found == [VERSION] {
+    let rows = answer.all::<Found>()?;
+    if rows == [Found { version: VERSION, has_sight: 1 }] {
         return Ok(());
     }
+    if rows == [Found { version: VERSION, has_sight: 0 }] {
+        let what = "the table of the log has no index \"session_log_by_sight\": it was made by an \
+             unreleased version; drop this library's tables, and apply D1Store::migration_sql";
+        return Err(Error::schema(NAME, what));
+    }
+    let found: Vec<i64> = rows.iter().map(|row| row.version).collect();
     let remedy = if found.iter().any(|found| *found > VERSION) {
         "deploy a version of this crate that knows it, whose D1Store::migration_sql was applied \
          with `wrangler d1 migrations apply`"
