@@ -12,7 +12,8 @@ use std::sync::Arc;
 
 use session_store::{
     Authentication, Email, Layered, LayeredConfig, Live, Login, Metadata, Page, Policy,
-    PrimaryStore, RotationOutcome, SecondaryStore, Sessions, Token, User, UserId, tokio_host,
+    PrimaryStore, Revoked, RotationOutcome, SecondaryStore, Sessions, Token, User, UserId,
+    tokio_host,
 };
 
 use stores::Asked;
@@ -61,13 +62,13 @@ async fn run() -> Outcome {
 
     println!("\nThe tablet logs out.");
     let done = app.logout(&tablet).await?;
-    println!("  ended {} session, visible everywhere: {:?}", done.count, done.visibility);
+    tell(&done);
     show(&app, "tablet", &tablet).await;
 
     println!("\nFrom the laptop, Ada logs out everywhere else.");
     let live = accepted(&app, &new_laptop).await?;
     let done = app.revoke_others(&live).await?;
-    println!("  ended {} sessions, visible everywhere: {:?}", done.count, done.visibility);
+    tell(&done);
     show(&app, "phone", &phone).await;
     show(&app, "laptop", &new_laptop).await;
 
@@ -75,7 +76,7 @@ async fn run() -> Outcome {
     let browser = log_in(&app, &bob, "browser").await?;
     show(&app, "browser", &browser).await;
     if let Some(done) = app.delete_user(&bob).await? {
-        println!("  ended {} session, visible everywhere: {:?}", done.count, done.visibility);
+        tell(&done);
     }
     show(&app, "browser", &browser).await;
 
@@ -86,6 +87,11 @@ async fn run() -> Outcome {
     );
     println!("{}", asked.farewell());
     Ok(())
+}
+
+fn tell(done: &Revoked) {
+    let sessions = if done.count == 1 { "session" } else { "sessions" };
+    println!("  ended {} {sessions}, visible everywhere: {:?}", done.count, done.visibility);
 }
 
 async fn open(asked: &Asked) -> Outcome<App> {
