@@ -177,9 +177,11 @@ pub(crate) fn is_locked(error: &Error) -> bool {
     said_by_server(error).is_some_and(|code| code == "55P03")
 }
 
-/// Whether the server has undone the transaction for the sake of another one.
+/// Whether the server has undone the transaction for the sake of others: to end a deadlock, or because
+/// this process stood still in the middle of it (25P03).
 pub(crate) fn is_victim(error: &Error) -> bool {
-    said_by_server(error).is_some_and(|code| code == "40P01" || code == "40001")
+    let undone = ["40P01", "40001", "25P03"];
+    said_by_server(error).is_some_and(|code| undone.contains(&code.as_str()))
 }
 
 /// The SQLSTATE behind an error.

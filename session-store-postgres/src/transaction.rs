@@ -17,13 +17,17 @@ const TRIES: u32 = 5;
 /// How long an abandoned statement may take to answer before its connection is given up.
 const SETTLE: Duration = Duration::from_secs(2);
 
-/// The isolation is that of the statement, whatever the server's default.
-const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED";
+/// The isolation is that of the statement, whatever the server's default. A transaction that says nothing
+/// for 5 s is one whose network went silent: its statements follow each other without waiting for
+/// anybody. The server would keep its locks for hours, and the user could not log out meanwhile. In one
+/// message, so that it costs no round trip.
+const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; \
+     SET LOCAL idle_in_transaction_session_timeout = '5s'";
 
 /// The same for what a crash of the server must not take back once it was confirmed, whatever is
-/// configured: an end that is forgotten is a session that lives again. In one message, so that it
-/// costs no round trip.
+/// configured: an end that is forgotten is a session that lives again.
 const BEGIN_LASTING: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; \
+     SET LOCAL idle_in_transaction_session_timeout = '5s'; \
      SELECT set_config('synchronous_commit', 'on', true) \
      WHERE current_setting('synchronous_commit') = 'off'";
 const LASTING: &str = "SELECT set_config('synchronous_commit', 'on', true) \

@@ -3,12 +3,17 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use session_store_core::{ErrorKind, PrimaryStore};
-use session_store_postgres::{Access, PostgresStore};
+use session_store_core::{ErrorKind, PrimaryStore, Reason, Selection};
+use session_store_postgres::{Access, PostgresConfig, PostgresStore};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-use crate::fixture::{address, server, session};
+use crate::fixture::{NOW, address, server, session, store, user};
+use crate::gate::Gate;
+use crate::races::{is_waited_for, say, shell};
+
+/// What logins of Ada and revocations of all her sessions wait for.
+const LOCKS_ADA: &str = "SELECT FROM session_users WHERE user_id = 'ada' FOR UPDATE";
 
 /// A way to the server. Connections that were there while it was silent are silent for ever.
 async fn gate() -> (u16, watch::Sender<bool>) {
@@ -35,13 +40,19 @@ async fn gate() -> (u16, watch::Sender<bool>) {
     (port, silent)
 }
 
-#[tokio::test]
-async fn a_pool_that_was_cut_off_in_silence_recovers_with_the_network() {
-    let mut config = server().fresh("silence").await.unwrap();
-    PostgresStore::connect(&config).await.unwrap().pool().close().await;
-    let (port, silent) = gate().await;
+/// The same server by the way that begins at `port`.
+fn by_way_of(port: u16, mut config: PostgresConfig) -> PostgresConfig {
     let (user_part, rest) = config.url.split_once('@').unwrap();
     config.url = format!("{user_part}@127.0.0.1:{port}/{}", rest.split_once('/').unwrap().1);
+    config
+}
+
+#[tokio::test]
+async fn a_pool_that_was_cut_off_in_silence_recovers_with_the_network() {
+    let config = server().fresh("silence").await.unwrap();
+    PostgresStore::connect(&config).await.unwrap().pool().close().await;
+    let (port, silent) = gate().await;
+    let mut config = by_way_of(port, config);
     config.access = Access::Ready;
     config.max_connections = 2;
     (config.connect_timeout, config.statement_timeout) =
@@ -66,4 +77,51 @@ async fn a_pool_that_was_cut_off_in_silence_recovers_with_the_network() {
         }
     }
     panic!("the pool is still used up");
+}
+
+#[tokio::test]
+async fn what_was_cut_off_in_a_transaction_keeps_nobody_from_logging_out() {
+    let on = server();
+    let here = store(&on, "cut_off").await;
+    let (port, silent) = gate().await;
+    let mut config = by_way_of(port, on.config("cut_off"));
+    config.access = Access::Ready;
+    let there = PostgresStore::connect(&config).await.unwrap();
+    let all = Selection::AllOf(user("ada"));
+    let mut other = shell(&on, "cut_off").await;
+    say(&mut other, LOCKS_ADA).await;
+    let cut_off = tokio::spawn({
+        let all = all.clone();
+        async move { there.revoke(&all, Reason::Logout, NOW).await }
+    });
+    is_waited_for(&mut other).await;
+    silent.send_replace(true);
+    // Now the lock is with a transaction that will never hear anything again.
+    say(&mut other, "ROLLBACK").await;
+    here.revoke(&all, Reason::Logout, NOW).await.unwrap();
+    cut_off.abort();
+}
+
+#[tokio::test]
+async fn a_node_that_stood_still_in_a_transaction_begins_it_again() {
+    let on = server();
+    let here = store(&on, "stood_still").await;
+    let gate = Gate::open().await;
+    let slow =
+        PostgresStore::connect(&gate.on_the_way_to(&on.config("stood_still"))).await.unwrap();
+    let new = session(1, Some("ada"));
+    let id = new.session.id;
+    let mut other = shell(&on, "stood_still").await;
+    say(&mut other, LOCKS_ADA).await;
+    let late = tokio::spawn(async move { slow.insert(&new, NOW).await });
+    is_waited_for(&mut other).await;
+    gate.hold();
+    say(&mut other, "ROLLBACK").await;
+    // Whoever waits for the lock has it once the server has given up on its holder.
+    let mut next = shell(&on, "stood_still").await;
+    say(&mut next, LOCKS_ADA).await;
+    say(&mut next, "ROLLBACK").await;
+    gate.release();
+    late.await.unwrap().unwrap();
+    assert!(here.find(&id).await.unwrap().snapshot.is_some());
 }

@@ -12,19 +12,19 @@ use sqlx::{AssertSqlSafe, Connection, Executor, Row};
 use crate::fixture::{HOUR, NOW, address, server, session, store, user};
 
 /// A transaction of somebody else, held open until it is told what to do.
-async fn shell(on: &PostgresHarness, namespace: &str) -> sqlx::PgConnection {
+pub(crate) async fn shell(on: &PostgresHarness, namespace: &str) -> sqlx::PgConnection {
     let mut shell = sqlx::PgConnection::connect(&address()).await.unwrap();
     let path = format!("SET search_path TO {}; BEGIN", on.schema(namespace));
     shell.execute(sqlx::raw_sql(AssertSqlSafe(path))).await.unwrap();
     shell
 }
 
-async fn say(shell: &mut sqlx::PgConnection, sql: &str) {
+pub(crate) async fn say(shell: &mut sqlx::PgConnection, sql: &str) {
     shell.execute(sqlx::raw_sql(AssertSqlSafe(sql.to_owned()))).await.unwrap();
 }
 
 /// Waits until somebody waits for a lock that `shell` holds.
-async fn is_waited_for(shell: &mut sqlx::PgConnection) {
+pub(crate) async fn is_waited_for(shell: &mut sqlx::PgConnection) {
     let row = sqlx::query("SELECT pg_backend_pid()").fetch_one(shell).await.unwrap();
     let holder: i32 = row.get(0);
     let mut other = sqlx::PgConnection::connect(&address()).await.unwrap();
