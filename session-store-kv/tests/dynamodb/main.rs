@@ -5,6 +5,7 @@ mod byhand;
 mod cascade;
 mod clocks;
 mod conformance;
+mod crowd;
 mod garbage;
 mod lab;
 mod limits;
