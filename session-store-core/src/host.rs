@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::time::Timestamp;
+use crate::time::{Timestamp, Ttl};
 
 /// A boxed future that may move between threads.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -29,6 +29,38 @@ pub trait Clock: fmt::Debug + Send + Sync {
     /// Until when the wall clock is not believed; zero where that is not remembered.
     fn distrusted_until(&self) -> Duration {
         Duration::ZERO
+    }
+}
+
+/// A moment on both clocks of a host. What may live until such a moment is dead as soon as either clock
+/// says so: the monotonic one stands still while the machine sleeps, and the wall clock can be set back
+/// \[K6-L02 X8-L-39\].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moment {
+    /// By the wall clock.
+    pub wall: Timestamp,
+    /// By the monotonic one.
+    pub monotonic: Duration,
+}
+
+impl Moment {
+    /// The present one.
+    pub fn now(clock: &dyn Clock) -> Self {
+        Self { wall: clock.now(), monotonic: clock.monotonic() }
+    }
+
+    /// The moment `ttl` later.
+    #[must_use]
+    pub fn plus(self, ttl: Ttl) -> Self {
+        Self {
+            wall: self.wall.plus(ttl.as_duration()),
+            monotonic: self.monotonic.saturating_add(ttl.as_duration()),
+        }
+    }
+
+    /// Whether either clock has come to `deadline`.
+    pub fn has_reached(self, deadline: Self) -> bool {
+        self.wall >= deadline.wall || self.monotonic >= deadline.monotonic
     }
 }
 

@@ -48,7 +48,7 @@ pub mod conformance;
 
 pub use cached::{Cached, CachedConfig, Loaded};
 pub use error::{Error, ErrorKind, Result};
-pub use host::{BoxFuture, Clock, Host, Runtime};
+pub use host::{BoxFuture, Clock, Host, Moment, Runtime};
 pub use json::Json;
 pub use layered::*;
 pub use observer::{Event, NoObserver, Observer};

@@ -9,13 +9,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use parking_lot::RwLock;
 use session_store_core::{
-    CacheClass, CacheKey, CacheScope, Clock, Error, ErrorKind, Record, Reservation, Result,
+    CacheClass, CacheKey, CacheScope, Clock, Error, ErrorKind, Moment, Record, Reservation, Result,
     SecondaryPromise, SecondaryStore, SwapTtl, Ttl,
 };
 
 use crate::config::MemoryCacheConfig;
 use crate::pool::{Kind, Pool};
-use crate::shard::{Dead, Moment, OVERHEAD, Seen, Shard, Write};
+use crate::shard::{Dead, OVERHEAD, Seen, Shard, Write};
 
 const NAME: &str = "memory-cache";
 const SHARDS: usize = 64;
@@ -186,7 +186,7 @@ impl SecondaryStore for MemoryCache {
 
 impl Inner {
     fn now(&self) -> Moment {
-        Moment { wall: self.clock.now(), monotonic: self.clock.monotonic() }
+        Moment::now(&*self.clock)
     }
 
     fn shard(&self, key: &CacheKey) -> &RwLock<Shard> {

@@ -5,37 +5,14 @@ use std::collections::HashMap;
 use std::hash::RandomState;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
-use session_store_core::{CacheKey, Record, Timestamp, Ttl};
+use session_store_core::{CacheKey, Moment, Record};
 
 use crate::pool::{Kind, Pool};
 
 /// What an entry takes beside its key and its record: places in map and ring, headers of both
 /// allocations, and the slack of growing tables.
 pub(crate) const OVERHEAD: usize = 208;
-
-/// A moment on both clocks.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Moment {
-    pub(crate) wall: Timestamp,
-    pub(crate) monotonic: Duration,
-}
-
-impl Moment {
-    pub(crate) fn plus(self, ttl: Ttl) -> Self {
-        Self {
-            wall: self.wall.plus(ttl.as_duration()),
-            monotonic: self.monotonic.saturating_add(ttl.as_duration()),
-        }
-    }
-
-    /// Whether either clock has come to `deadline`: the monotonic one stands still while the
-    /// machine sleeps, and the wall clock can be set back.
-    fn has_reached(self, deadline: Self) -> bool {
-        self.wall >= deadline.wall || self.monotonic >= deadline.monotonic
-    }
-}
 
 /// What a write does to the entry of a key.
 #[derive(Debug)]

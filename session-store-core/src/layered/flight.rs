@@ -61,7 +61,8 @@ impl<V: Clone> Flight<V> {
 pub(crate) enum Duty {
     /// Replace the own lease by what was read.
     Fill,
-    /// Replace a value by a newer one, keeping its time.
+    /// Take a value away that was found to be old; or replace it, keeping its time, on a cache without
+    /// conditional writes.
     Refresh,
     /// Delete a record that can't be read.
     Clear,

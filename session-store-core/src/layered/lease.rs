@@ -190,7 +190,12 @@ async fn perform<S: SecondaryStore>(
         }
         (Duty::Refresh, None) => return,
         (Duty::Refresh, Some(Put::Value(record, _))) if codec::is_same(record, seen) => return,
-        (Duty::Refresh, Some(Put::Value(record, _))) => (Some(record), SwapTtl::Keep),
+        // Elsewhere late writes are bounded by time alone, and each write may cost money.
+        (Duty::Refresh, Some(Put::Value(record, _))) if !shield.is_linearizable() => {
+            (Some(record), SwapTtl::Keep)
+        }
+        // Only a lease is at a key once at most. What was changed and changed back looks as it was seen,
+        // and what was read in between must not come to stand there; the next reader fills.
         // A failed read frees its lease at once, so that it isn't a herd until the lease ends.
         (Duty::Fill | Duty::Refresh | Duty::Clear, _) => (None, SwapTtl::Keep),
     };

@@ -1,6 +1,6 @@
 //! The near cache: entries of the shared cache, kept inside the process for a second or so.
 //!
-//! An entry's time runs from **before** the shared read that brought it, and it is kept only if
+//! An entry's time runs on both clocks from **before** the shared read that brought it, and it is kept only if
 //! its key was not purged since: so a revocation on this node is seen at once, and one on another
 //! node within the TTL.
 
@@ -9,10 +9,10 @@ use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use parking_lot::RwLock;
 
+use crate::host::Moment;
 use crate::secondary::CacheKey;
 use crate::session::Snapshot;
 use crate::time::Ttl;
@@ -23,23 +23,23 @@ const CAPACITY: usize = 10_000;
 /// A bounded map of entries that die young.
 #[derive(Debug)]
 pub(crate) struct Near {
-    ttl: Duration,
+    ttl: Ttl,
     hasher: RandomState,
     generations: Vec<AtomicU64>,
-    entries: RwLock<HashMap<CacheKey, (Duration, Arc<Snapshot>)>>,
+    entries: RwLock<HashMap<CacheKey, (Moment, Arc<Snapshot>)>>,
 }
 
 /// Taken before a shared read, handed back with what it brought.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Permit {
     generation: u64,
-    deadline: Duration,
+    deadline: Moment,
 }
 
 impl Near {
     pub(crate) fn new(ttl: Ttl) -> Self {
         Self {
-            ttl: ttl.as_duration(),
+            ttl,
             hasher: RandomState::new(),
             generations: (0..GENERATIONS).map(|_| AtomicU64::new(0)).collect(),
             entries: RwLock::default(),
@@ -51,15 +51,16 @@ impl Near {
         &self.generations[slot]
     }
 
-    pub(crate) fn get(&self, key: &CacheKey, now: Duration) -> Option<Arc<Snapshot>> {
+    pub(crate) fn get(&self, key: &CacheKey, now: Moment) -> Option<Arc<Snapshot>> {
         let entries = self.entries.read();
-        entries.get(key).filter(|(deadline, _)| now < *deadline).map(|(_, hit)| Arc::clone(hit))
+        let (deadline, hit) = entries.get(key)?;
+        (!now.has_reached(*deadline)).then(|| Arc::clone(hit))
     }
 
     /// To be called before the shared read.
-    pub(crate) fn permit(&self, key: &CacheKey, now: Duration) -> Permit {
+    pub(crate) fn permit(&self, key: &CacheKey, now: Moment) -> Permit {
         let generation = self.generation(key).load(Ordering::Acquire);
-        Permit { generation, deadline: now + self.ttl }
+        Permit { generation, deadline: now.plus(self.ttl) }
     }
 
     /// Keeps `snapshot` unless the key was purged since `permit` was given.
@@ -89,13 +90,20 @@ impl Near {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::session::{Metadata, Session};
     use crate::time::Timestamp;
     use crate::token::{SecretHash, SessionId};
     use crate::user::CredentialEpoch;
 
-    const SECOND: Duration = Duration::from_secs(1);
+    const SECOND: Moment = at(1_000, 1_000);
+
+    const fn at(wall: i64, monotonic: u64) -> Moment {
+        let monotonic = Duration::from_millis(monotonic);
+        Moment { wall: Timestamp::from_millis(wall), monotonic }
+    }
 
     fn snapshot() -> Arc<Snapshot> {
         let session = Session {
@@ -124,7 +132,7 @@ mod tests {
     }
 
     fn near() -> Near {
-        Near::new(Ttl::new(SECOND).unwrap())
+        Near::new(Ttl::new(Duration::from_secs(1)).unwrap())
     }
 
     fn key(number: usize) -> CacheKey {
@@ -136,8 +144,10 @@ mod tests {
         let (near, key) = (near(), key(1));
         let permit = near.permit(&key, SECOND);
         near.insert(&key, permit, &snapshot());
-        assert!(near.get(&key, Duration::from_millis(1_999)).is_some());
-        assert!(near.get(&key, SECOND * 2).is_none());
+        assert!(near.get(&key, at(1_999, 1_999)).is_some());
+        // The machine slept, or somebody has set the clock back.
+        assert!(near.get(&key, at(2_000, 1_999)).is_none());
+        assert!(near.get(&key, at(1_000, 2_000)).is_none());
     }
 
     #[test]

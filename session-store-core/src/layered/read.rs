@@ -11,6 +11,7 @@ use super::shield::within;
 use super::{Answer, Inner, Layered, Source};
 use crate::codec::{self, Entry};
 use crate::error::{Error, ErrorKind, Result};
+use crate::host::Moment;
 use crate::primary::{Found, PrimaryStore};
 use crate::secondary::{CacheKey, Record, SecondaryStore};
 use crate::session::{Snapshot, State};
@@ -64,6 +65,8 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
     /// - What a cache has brought back from before it lost a stretch of time is not believed, not even
     ///   if it came back between two answers to this call \[X8-L-34\]; and a lease that it gave
     ///   afterwards is not filled \[X8-L-38\].
+    /// - An entry that the primary contradicts is taken away, and filled by the next reader: what was read
+    ///   beside it is not put in its place \[X8-L-13 X8-L-40\].
     /// - A record that can't be read is a miss, and is deleted \[L-13\].
     /// - An entry of another session is a miss \[L-08\].
     /// - A read that hangs, or whose task is lost, is an error in the end, and nobody waits for it
@@ -82,16 +85,15 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
         let ticket = inner.leases.flights.ticket();
         let usage = self.usage().await;
         if let Some(near) = &inner.near
-            && let Some(hit) = near.get(&key, inner.host.clock.monotonic())
+            && let Some(hit) = near.get(&key, Moment::now(&*inner.host.clock))
             && accept(Some(&hit))
         {
             inner.leases.shield.counters.near_hits.add();
             return Ok(Answer::new(Some(hit), Source::Near, None));
         }
         for _ in 0..LOST_TASKS {
-            let clock = &inner.host.clock;
             let near = inner.near.as_ref().filter(|_| usage == Usage::Whole);
-            let permit = near.map(|near| near.permit(&key, clock.monotonic()));
+            let permit = near.map(|near| near.permit(&key, Moment::now(&*inner.host.clock)));
             let asked = Asked { id, key: &key, ticket, accept, usage, now, permit };
             if let Some(answer) = self.look_once(&asked).await? {
                 return Ok(answer);

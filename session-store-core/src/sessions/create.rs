@@ -82,6 +82,7 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Sessions<P, S> {
     /// - The token is accepted from now on, by every node \[P-15 K6-N01\].
     /// - An unknown user is `UnknownUser`; credentials that were changed or revoked since they were
     ///   verified are `StaleCredentials`; nothing is stored \[P-03 K6-A04\].
+    /// - A use that could not be written is no failure of a login \[X8-Y-26\].
     /// - Data over the limit is `TooLarge` before any store is asked \[X8-Y-12\].
     /// - Names that are too long are cut where a character ends, or refused, as the policy says
     ///   \[P-101\].
@@ -90,7 +91,7 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Sessions<P, S> {
         let limit = self.policy().max_sessions;
         if limit.is_some() {
             // The least recently used one goes: what is known of use must be known to the store.
-            self.flush_touches().await?;
+            self.flush_touches_of(&login.user).await;
         }
         let (token, session) = self.session_for(login, now)?;
         self.insert(token, session, limit, now).await
@@ -170,7 +171,8 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Sessions<P, S> {
         now: Timestamp,
     ) -> Result<Created> {
         let new = NewSession { session, limit };
-        let done = self.store().insert(new.clone(), now).await?;
+        // Boxed, or the future of every login would be as large as all that may happen to it.
+        let done = Box::pin(self.store().insert(new.clone(), now)).await?;
         let session = new.session;
         self.tell(&Event::Created { id: session.id, user: session.user_id.as_ref() });
         let evicted = done.update.evicted;

@@ -109,8 +109,10 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Sessions<P, S> {
             return Err(Error::invalid("core", "session to promote has a user already"));
         }
         let limit = self.policy().max_sessions;
-        if limit.is_some() {
-            self.flush_touches().await?;
+        if limit.is_some()
+            && let Some(user) = &session.user_id
+        {
+            self.flush_touches_of(user).await;
         }
         self.privileged(token, |now| {
             let promotion = session.user_id.clone().map(|user_id| Promotion {

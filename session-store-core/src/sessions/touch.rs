@@ -1,7 +1,7 @@
 //! Use of sessions, remembered here and written in batches: a hit never waits for it.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -13,6 +13,7 @@ use crate::secondary::SecondaryStore;
 use crate::session::Session;
 use crate::time::Timestamp;
 use crate::token::SessionId;
+use crate::user::UserId;
 
 /// How long a touch may wait for company.
 pub(super) const FLUSH_EVERY: Duration = Duration::from_secs(5);
@@ -22,10 +23,23 @@ const BATCH: usize = 500;
 /// it costs one write each.
 const CAPACITY: usize = 100_000;
 
+/// How many statements of one flush may fail: one locked row must not keep the others from being written,
+/// and a server that hangs must not be asked for each of them.
+const MOST_FAILURES: usize = 3;
+
+/// A use that is not written yet, and whose it was.
+#[derive(Clone, Debug)]
+struct Queued {
+    touch: Touch,
+    user: Option<UserId>,
+}
+
 /// What is known of use and not written yet, and what was written lately.
 #[derive(Debug, Default)]
 pub(super) struct Touches {
-    queued: Mutex<HashMap<SessionId, Touch>>,
+    queued: Mutex<HashMap<SessionId, Queued>>,
+    /// How often a flush has failed: the next one begins elsewhere.
+    failures: AtomicUsize,
     recent: Mutex<HashMap<SessionId, Timestamp>>,
     /// Whether a flush is on its way, by `Maintenance` or by itself.
     is_scheduled: AtomicBool,
@@ -48,25 +62,55 @@ impl Touches {
         true
     }
 
-    fn queue(&self, touch: Touch) {
+    fn queue(&self, found: Queued) {
         let mut queued = self.queued.lock();
         if queued.len() < CAPACITY {
-            queued.insert(touch.id, touch);
+            queued.insert(found.touch.id, found);
         }
     }
 
-    fn take(&self) -> Vec<Touch> {
-        let mut touches: Vec<_> = self.queued.lock().drain().map(|(_, touch)| touch).collect();
-        // Every writer of several sessions locks them in the order of their ids.
-        touches.sort_unstable_by_key(|touch| touch.id);
-        touches
-    }
-
-    fn put_back(&self, touches: &[Touch]) {
+    /// What is queued of `user`, or of all.
+    fn take(&self, user: Option<&UserId>) -> Vec<Queued> {
         let mut queued = self.queued.lock();
-        for touch in touches {
-            queued.entry(touch.id).or_insert(*touch);
+        let is_wanted = |found: &Queued| user.is_none_or(|user| found.user.as_ref() == Some(user));
+        let mut taken: Vec<_> =
+            queued.extract_if(|_, found| is_wanted(found)).map(|(_, found)| found).collect();
+        drop(queued);
+        // Every writer of several sessions locks them in the order of their ids.
+        taken.sort_unstable_by_key(|found| found.touch.id);
+        taken
+    }
+
+    fn put_back(&self, unwritten: &[Queued]) {
+        let mut queued = self.queued.lock();
+        for found in unwritten {
+            queued.entry(found.touch.id).or_insert_with(|| found.clone());
         }
+    }
+
+    /// Hands `taken` to `touch` in batches, and puts back what could not be written; how many there were.
+    async fn write<F: Future<Output = Result<()>>>(
+        &self,
+        taken: &[Queued],
+        touch: impl Fn(Vec<Touch>) -> F,
+    ) -> Result<usize> {
+        let mut batches: Vec<_> = taken.chunks(BATCH).collect();
+        let begin = self.failures.load(Ordering::Relaxed) % batches.len().max(1);
+        batches.rotate_left(begin);
+        let mut outcome = Ok(taken.len());
+        let mut failures = 0;
+        for batch in batches {
+            if failures == MOST_FAILURES {
+                self.put_back(batch);
+            } else if let Err(error) = touch(batch.iter().map(|found| found.touch).collect()).await
+            {
+                self.put_back(batch);
+                self.failures.fetch_add(1, Ordering::Relaxed);
+                failures += 1;
+                outcome = outcome.and(Err(error));
+            }
+        }
+        outcome
     }
 
     /// Forgets sessions that have ended.
@@ -108,7 +152,8 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Sessions<P, S> {
         }
         let expires_at = session.cap(now.plus(session.idle_timeout.as_duration()));
         let expires_at = expires_at.max(session.expires_at);
-        touches.queue(Touch { id: session.id, seen_at: now, expires_at });
+        let touch = Touch { id: session.id, seen_at: now, expires_at };
+        touches.queue(Queued { touch, user: session.user_id.clone() });
         // A short session must be written before it ends, whoever flushes otherwise.
         let patience = session.idle_timeout.as_duration() / 4;
         if patience < FLUSH_EVERY {
@@ -140,19 +185,32 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Sessions<P, S> {
     ///   outage is made up for by itself \[X8-Y-14\].
     /// - A touch of a session that has ended meanwhile changes nothing \[L-52\].
     /// - Touches that could not be written are kept for the next time, and a caller that goes away
-    ///   loses none \[L-51\].
+    ///   loses none \[L-51\]; those that could be written are, so that a session that somebody has locked
+    ///   logs nobody else out \[X8-Y-25\].
     pub async fn flush_touches(&self) -> Result<usize> {
+        self.flush(None).await
+    }
+
+    /// Writes what is known of the use of `user`'s sessions, so that the least recently used one is the
+    /// one that a login ends. If that fails the login goes on: all that is lost is the order.
+    pub(super) async fn flush_touches_of(&self, user: &UserId) {
+        if let Err(error) = self.flush(Some(user.clone())).await {
+            tracing::warn!(%error, "touches not written before a login");
+        }
+    }
+
+    async fn flush(&self, user: Option<UserId>) -> Result<usize> {
         let this = self.clone();
         self.store()
             .detached(async move {
-                let touches = this.shared.touches.take();
-                for (written, batch) in touches.chunks(BATCH).enumerate() {
-                    if let Err(error) = this.store().touch(batch).await {
-                        this.shared.touches.put_back(&touches[written * BATCH..]);
-                        return Err(error);
-                    }
-                }
-                Ok(touches.len())
+                let touches = &this.shared.touches;
+                let taken = touches.take(user.as_ref());
+                touches
+                    .write(&taken, |batch| {
+                        let this = this.clone();
+                        async move { this.store().touch(&batch).await.map(drop) }
+                    })
+                    .await
             })
             .await
     }
@@ -160,7 +218,10 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Sessions<P, S> {
 
 #[cfg(test)]
 mod tests {
+    use futures_executor::block_on;
+
     use super::*;
+    use crate::error::{Error, ErrorKind};
 
     const EVERY: Duration = Duration::from_millis(10);
 
@@ -187,8 +248,53 @@ mod tests {
         let touches = Touches::default();
         let now = Timestamp::EPOCH;
         for number in 0..=CAPACITY {
-            touches.queue(Touch { id: id(number), seen_at: now, expires_at: now });
+            let touch = Touch { id: id(number), seen_at: now, expires_at: now };
+            touches.queue(Queued { touch, user: None });
         }
-        assert_eq!(touches.take().len(), CAPACITY);
+        assert_eq!(touches.take(None).len(), CAPACITY);
+    }
+
+    #[test]
+    fn a_server_that_hangs_is_asked_a_few_times_and_begins_elsewhere_next_time() {
+        let touches = Touches::default();
+        let now = Timestamp::EPOCH;
+        for number in 0..BATCH * 10 {
+            let touch = Touch { id: id(number), seen_at: now, expires_at: now };
+            touches.queue(Queued { touch, user: None });
+        }
+        let first_of = |begun: &Mutex<Vec<SessionId>>| begun.lock().first().copied();
+        let hang = |begun: &Mutex<Vec<SessionId>>| {
+            let taken = touches.take(None);
+            let late = |batch: Vec<Touch>| {
+                begun.lock().push(batch[0].id);
+                std::future::ready(Err(Error::new(ErrorKind::Timeout, "test")))
+            };
+            let done = block_on(touches.write(&taken, late));
+            assert_eq!(done.unwrap_err().kind(), &ErrorKind::Timeout);
+            assert_eq!(begun.lock().len(), MOST_FAILURES);
+        };
+        let (one, two) = (Mutex::default(), Mutex::default());
+        hang(&one);
+        hang(&two);
+        assert_eq!(first_of(&one), Some(id(0)));
+        assert_eq!(first_of(&two), Some(id(BATCH * MOST_FAILURES)));
+        let taken = touches.take(None);
+        let done = block_on(touches.write(&taken, |_| std::future::ready(Ok(()))));
+        assert_eq!(done.unwrap(), BATCH * 10, "some were lost");
+    }
+
+    #[test]
+    fn what_is_taken_for_a_user_is_only_theirs() {
+        let touches = Touches::default();
+        let now = Timestamp::EPOCH;
+        let ada = UserId::new("ada").unwrap();
+        for (number, user) in [Some(ada.clone()), None, UserId::new("eve").ok()].iter().enumerate()
+        {
+            let touch = Touch { id: id(number), seen_at: now, expires_at: now };
+            touches.queue(Queued { touch, user: user.clone() });
+        }
+        let taken = touches.take(Some(&ada));
+        assert_eq!(taken.iter().map(|found| found.touch.id).collect::<Vec<_>>(), [id(0)]);
+        assert_eq!(touches.take(None).len(), 2);
     }
 }

@@ -21,6 +21,8 @@ checks! { ($) layered_near: PairBench;
         "Another node may accept for the near TTL, counted from before its read, and no longer.",
     "K6-L03" the_shared_cache_forgets_first
         "An entry read while the removal is on its way does not stay in the near cache.",
+    "X8-L-39" a_node_that_slept_has_forgotten
+        "Another node whose machine slept after the revocation accepts nothing when it wakes.",
     "K6-L04" waiting_out_covers_near_caches "WaitOut returns when every near cache has forgotten.",
 }
 
@@ -113,4 +115,15 @@ async fn waiting_out_covers_near_caches(on: &PairBench) -> Outcome {
     let (done, ()) = join(revoke, time).await;
     expect(done?.visibility, Visibility::Immediate)?;
     ensure(!other.accepts(&token).await, "accepted after Immediate")
+}
+
+async fn a_node_that_slept_has_forgotten(on: &PairBench) -> Outcome {
+    let (one, other) = (node(on, OnCacheFailure::Report)?, node(on, OnCacheFailure::Report)?);
+    let token = on.log_in_warm(&one).await?;
+    ensure(other.accepts(&token).await, "not accepted")?;
+    let done = one.app.admin_revoke(token.id(), Reason::Admin).await?;
+    expect(done.visibility, Visibility::Within(NEAR))?;
+    // Its monotonic clock stood still meanwhile.
+    on.clock.jump(1_000);
+    ensure(!other.accepts(&token).await, "accepted when the bound was over")
 }

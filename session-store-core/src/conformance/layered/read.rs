@@ -275,7 +275,11 @@ async fn a_no_is_confirmed(on: &PairBench) -> Outcome {
     let answer = one.app.store().lookup(&token.id(), deadline, &is_yes).await?;
     ensure(is_yes(answer.snapshot.as_deref()), "a touch elsewhere was a false logout")?;
     expect(answer.source, Source::Primary)?;
-    // What was confirmed is known to the cache, if that can be told without a new lease of life.
+    // The old entry is gone, and the next reader brings the new one, if that can be told without a new
+    // lease of life.
+    on.runtime.settle().await;
+    let next = one.app.store().lookup(&token.id(), deadline, &is_yes).await?;
+    expect(next.source, Source::Primary)?;
     on.runtime.settle().await;
     let again = one.app.store().lookup(&token.id(), deadline, &is_yes).await?;
     expect(again.source == Source::Secondary, on.is_linearizable())?;

@@ -5,7 +5,7 @@ use futures_util::future::{join, join_all};
 use super::super::checks;
 use super::super::report::{Violation, ensure, expect};
 use super::super::runner::Outcome;
-use super::super::sample::json;
+use super::super::sample::{json, user_id};
 use super::super::wire::{Op, Point};
 use super::{DONE, Node, PairBench, two_nodes};
 use crate::layered::Visibility;
@@ -13,6 +13,7 @@ use crate::primary::SessionChange;
 use crate::session::Reason;
 use crate::sessions::{DataUpdate, Extended};
 use crate::token::{SessionId, Token};
+use crate::user::{Role, UserChange};
 
 checks! { ($) layered_update: PairBench;
     "K6-U01 L-31 L-38 X8-L-02" a_slow_reader_can_not_bring_the_old_version
@@ -26,6 +27,8 @@ checks! { ($) layered_update: PairBench;
     "K6-U07" a_burst_touches_once "50 concurrent hits cause at most one primary write.",
     "K6-U08 L-24 X8-L-03 X8-L-04" a_rotation_shows_everywhere
         "After a rotation the new secret is accepted on every node, also with a cold cache.",
+    "X8-L-40" a_role_that_was_taken_back_stays_so
+        "A reader held before it mends an entry brings nothing of between two changes of a user.",
     "L-37 X8-L-05" a_failed_update_changes_nothing "An update the primary refused is not in the cache.",
 }
 
@@ -207,4 +210,41 @@ async fn a_failed_update_changes_nothing(on: &PairBench) -> Outcome {
     expect(shown(&other, token.id()).await?, "3".to_owned())?;
     let late = one.app.set_data(&live, json("4")?).await?;
     expect(late, DataUpdate::Conflict)
+}
+
+async fn a_role_that_was_taken_back_stays_so(on: &PairBench) -> Outcome {
+    let (one, other, token) = two_nodes(on).await?;
+    ensure(one.accepts(&token).await && other.accepts(&token).await, "not accepted")?;
+    let id = user_id(1)?;
+    let change = |role| {
+        Ok::<_, Violation>(UserChange { role: Some(Role::new(role)?), ..UserChange::default() })
+    };
+    let role = async || {
+        let live = other.app.authenticate(&token).await.live();
+        live.and_then(|live| live.user().map(|user| user.role.as_str().to_owned()))
+    };
+    one.app.update_user(&id, 1, change("user")?).await?;
+    expect(role().await.as_deref(), Some("user"))?;
+    on.runtime.settle().await;
+    let mut removal = one.cache.hold(Op::Remove, Point::Before);
+    let mut mend = other.cache.hold(Op::Swap, Point::Before);
+    // Whoever shows a wrong secret, and anybody may, has the entry compared with the truth.
+    let stranger = Token::for_session(token.id())?;
+    let meeting = async {
+        removal.reached().await;
+        let is_in = other.accepts(&stranger).await;
+        mend.reached().await;
+        removal.release();
+        is_in
+    };
+    let (up, is_in) = join(one.app.update_user(&id, 2, change("admin")?), meeting).await;
+    ensure(!is_in, "a wrong secret was accepted")?;
+    expect(up?.visibility, Visibility::Immediate)?;
+    expect(one.app.update_user(&id, 3, change("user")?).await?.visibility, Visibility::Immediate)?;
+    // The entry is once more what it was when it was seen.
+    ensure(one.accepts(&token).await, "not accepted")?;
+    on.runtime.settle().await;
+    mend.release();
+    on.runtime.settle().await;
+    expect(role().await.as_deref(), Some("user"))
 }
