@@ -360,13 +360,15 @@ mod tests {
     #[test]
     fn one_that_has_ended_is_not_ready_though_another_answers() {
         let folder = tempfile::tempdir().unwrap();
-        let (book, _) = book(&folder);
+        let (book, path) = book(&folder);
         let home = book.home("test-loser").unwrap();
         let mut looks = 0;
         let ready = || {
             looks += 1;
             // It ends between two looks.
-            std::thread::sleep(Duration::from_millis(300));
+            while State::read(&path).unwrap().0[0].running[0].is_alive() {
+                std::thread::sleep(Duration::from_millis(5));
+            }
             true
         };
         let mut short = Command::new("sleep");
