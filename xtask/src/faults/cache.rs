@@ -213,10 +213,10 @@ pub(super) async fn a_node_starts_without_redis(on: &World) -> Outcome<String> {
         ensure(done.visibility != Visibility::Immediate, "a removal that was not made counted")?;
         server.redis_on(redis.port, &[])?;
         // What it was before nobody here knows, so it is a change that is waited out.
-        until(BUSIEST, "somebody is found", async || {
-            !node.accepts(&token).await && node.cache.epoch() != 0
-        })
-        .await?;
+        let found = async || node.cache.epoch() != 0;
+        until(BUSIEST, "somebody is found", found).await?;
+        // Whoever found it may have been the log, and only a lookup begins to wait.
+        ensure(!node.accepts(&token).await, "a session lived again with the cache")?;
         node.wait_out().await;
         node.log_in_warm().await?;
         Ok(format!("a lookup {each:.0?}, without a cache {bare:.0?}"))
