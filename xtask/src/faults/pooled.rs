@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures_util::future::try_join_all;
 use session_store::postgres::{PostgresConfig, PostgresHarness, PostgresStore};
 use session_store::{CacheName, CacheRegistration, CacheScope, ErrorKind, PrimaryStore, Ttl};
 use sqlx::postgres::PgPoolOptions;
@@ -9,7 +10,7 @@ use sqlx::{Connection, Executor, PgConnection, Row};
 
 use super::node::{Outcome, said};
 use super::private::Private;
-use super::{World, ensure};
+use super::{BUSIEST, World, ensure, until};
 use crate::servers::{pgbouncer, postgres};
 
 /// A Postgres, and the pooler before it.
@@ -66,14 +67,24 @@ const SHARED: &[(&str, usize)] = &[
     ("pool_mode = statement\ndefault_pool_size = 1", 1),
 ];
 
-/// Has a pooler open as many connections to its server.
-async fn open_servers(url: &str, count: usize) -> Outcome {
-    let busy = (0..count).map(|_| async {
+/// Has a pooler open as many connections to its server, which `shell` looks at.
+async fn open_servers(url: &str, count: usize, shell: &PostgresHarness) -> Outcome {
+    let busy = async || {
         let mut on = PgConnection::connect(url).await.map_err(said)?;
         on.execute("SELECT pg_sleep(0.5)").await.map_err(said)?;
         on.close().await.map_err(said)
-    });
-    futures_util::future::try_join_all(busy).await.map(drop)
+    };
+    let are_open = format!(
+        "DO $$ BEGIN ASSERT (SELECT count(*) >= {count} FROM pg_stat_activity \
+         WHERE query LIKE 'SELECT pg_sleep%'); END $$"
+    );
+    // On a busy machine one may be done before the next one asks, and lend it its server.
+    until(BUSIEST, "a pooler has as many servers as it may", async || {
+        try_join_all((0..count).map(|_| busy())).await.is_ok()
+            && shell.run(are_open.clone()).await.is_ok()
+    })
+    .await
+    .map(drop)
 }
 
 /// That is what such a pooler is known by when it is at the same place whenever it is looked.
@@ -86,8 +97,8 @@ async fn refuses_transactions(url: &str) -> Outcome {
 
 pub(super) async fn poolers_are_refused_by_name(_: &World) -> Outcome<String> {
     for (mode, sizes) in SHARED {
-        let (_truth, _pooler, _, url) = pooled(&format!("{mode}\n{DROPS}")).await?;
-        open_servers(&url, *sizes).await?;
+        let (_truth, _pooler, shell, url) = pooled(&format!("{mode}\n{DROPS}")).await?;
+        open_servers(&url, *sizes, &shell).await?;
         if mode.starts_with("pool_mode = statement") {
             refuses_transactions(&url).await?;
         }
