@@ -39,7 +39,10 @@ usage: cargo xtask COMMAND
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    match run(&arguments) {
+    let outcome = run(&arguments);
+    // What a signal has ended has failed because of it, and its status says so.
+    servers::leave_to_signal();
+    match outcome {
         Ok(Verdict::Held) => ExitCode::SUCCESS,
         Ok(Verdict::Broken) => ExitCode::FAILURE,
         Err(failure) => {

@@ -11,7 +11,7 @@ use session_store::{
 
 use super::node::{Outcome, said, user};
 use super::private::Private;
-use super::{World, ensure, until};
+use super::{BUSIEST, World, ensure, until};
 use crate::servers::postgres;
 use crate::servers::process::Running;
 
@@ -171,7 +171,7 @@ impl Mortal {
         shell.run("CHECKPOINT".to_owned()).await.map_err(said)?;
         deed.done(&store).await?;
         self.running.signal("-QUIT");
-        until(Duration::from_secs(10), "it has ended", async || !self.running.is_alive()).await?;
+        until(BUSIEST, "it has ended", async || !self.running.is_alive()).await?;
         self.running = postgres::launch(&self.server.home, self.port).map_err(said)?;
         let store = PostgresStore::connect(&config).await.map_err(said)?;
         deed.is_so(&store).await

@@ -4,10 +4,10 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use session_store::postgres::PostgresConfig;
-use session_store::redis::{Client, RedisConfig};
+use session_store::redis::Client;
 use session_store::{Reason, Visibility};
 
-use super::node::{Node, Outcome, said, user};
+use super::node::{Node, Outcome, cache_at, said, user};
 use super::private::Private;
 use super::proxy::{Proxy, Weather};
 use super::{CLIENTS, World, ensure, until};
@@ -117,8 +117,7 @@ async fn log_out_everywhere(
     truth: &PostgresConfig,
     (caches, client): (&Caches, Client),
 ) -> Outcome<Duration> {
-    let mut config = RedisConfig::parse(&caches.line).map_err(said)?;
-    config.client = client;
+    let mut config = cache_at(&caches.line, client)?;
     // While replies are held back, nobody gives up or asks who is there.
     (config.deadline, config.silence) = (PATIENCE * 2, PATIENCE * 2);
     config.identity_interval = PATIENCE * 2;

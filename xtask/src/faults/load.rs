@@ -93,12 +93,12 @@ impl Seen {
         if of(&self.broken) > 0 {
             return Err(format!("a reader or the writer broke; {self}"));
         }
-        let is_idle = of(&self.validations) < 100 || of(&self.revocations) < 3;
-        // Bounds that nobody lived to see have not been judged.
-        if is_idle || of(&self.asked_dead) < 100 {
-            return Err(format!("hardly anything happened: {self}"));
-        }
-        Ok(())
+        ensure(!self.is_idle(), &format!("hardly anything happened: {self}"))
+    }
+
+    /// Whether too little has happened to be judged. Bounds that nobody lived to see have not been.
+    fn is_idle(&self) -> bool {
+        of(&self.validations) < 100 || of(&self.revocations) < 3 || of(&self.asked_dead) < 100
     }
 
     /// The same, and no call failed: the database was there all the time.
@@ -204,8 +204,10 @@ impl Load {
         waited.map(drop).map_err(|late| format!("{late}; {}", self.seen))
     }
 
-    /// Lets everybody finish what they are at.
+    /// Lets everybody finish what they are at, once there is something to judge.
     pub(super) async fn stop(mut self) -> Arc<Seen> {
+        // What never comes is for the judge to say.
+        let _ = self.until("something to judge", |seen| !seen.is_idle()).await;
         self.is_over.store(true, Ordering::Relaxed);
         for task in std::mem::take(&mut self.tasks) {
             if task.await.is_err() {

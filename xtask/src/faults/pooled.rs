@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures_util::future::try_join_all;
 use session_store::postgres::{PostgresConfig, PostgresHarness, PostgresStore};
 use session_store::{CacheName, CacheRegistration, CacheScope, ErrorKind, PrimaryStore, Ttl};
 use sqlx::postgres::PgPoolOptions;
@@ -9,26 +10,42 @@ use sqlx::{Connection, Executor, PgConnection, Row};
 
 use super::node::{Outcome, said};
 use super::private::Private;
-use super::{World, ensure};
+use super::{BUSIEST, World, ensure, until};
 use crate::servers::{pgbouncer, postgres};
 
-/// A Postgres, and the pooler before it.
-async fn pooled(mode: &str) -> Outcome<(Private, Private, PostgresHarness, String)> {
-    let (truth, pooler) = (Private::new()?, Private::new()?);
-    let (_, port) = truth.postgres(|_| Ok(()))?;
-    let url = pgbouncer::before(&pooler.home, &postgres::url(port), mode).map_err(said)?;
-    let shell = PostgresHarness::new(postgres::url(port));
-    shell.run("CREATE SCHEMA shop".to_owned()).await.map_err(said)?;
-    Ok((truth, pooler, shell, url))
+/// A Postgres that poolers may stand before.
+struct Truth {
+    port: u16,
+    shell: PostgresHarness,
+    _server: Private,
+}
+
+impl Truth {
+    fn new() -> Outcome<Self> {
+        let server = Private::new()?;
+        let (_, port) = server.postgres(|_| Ok(()))?;
+        let shell = PostgresHarness::new(postgres::url(port));
+        Ok(Self { port, shell, _server: server })
+    }
+
+    /// An empty schema, and a pooler; where that is.
+    async fn pooled(&self, mode: &str) -> Outcome<(Private, String)> {
+        let pooler = Private::new()?;
+        let url = pgbouncer::before(&pooler.home, &postgres::url(self.port), mode);
+        let empty = "DROP SCHEMA IF EXISTS shop CASCADE; CREATE SCHEMA shop".to_owned();
+        self.shell.run(empty).await.map_err(said)?;
+        Ok((pooler, url.map_err(said)?))
+    }
 }
 
 pub(super) async fn settings_pass_a_pooler(_: &World) -> Outcome<String> {
+    let truth = Truth::new()?;
     // With what is often put there, which drops options without a word; and as it comes.
     for mode in [
         "pool_mode = session\nignore_startup_parameters = extra_float_digits,options\n",
         "pool_mode = session\n",
     ] {
-        let (_truth, _pooler, shell, url) = pooled(mode).await?;
+        let (_pooler, url) = truth.pooled(mode).await?;
         let mut config = PostgresConfig::new(url);
         config.schema = Some("shop".to_owned());
         config.statement_timeout = Duration::from_millis(12_345);
@@ -39,7 +56,7 @@ pub(super) async fn settings_pass_a_pooler(_: &World) -> Outcome<String> {
         store.register(&cache).await.map_err(said)?;
         let there = "DO $$ BEGIN ASSERT (SELECT count(*) = 1 FROM shop.session_caches); \
              ASSERT to_regclass('public.sessions') IS NULL; END $$";
-        shell.run(there.to_owned()).await.map_err(said)?;
+        truth.shell.run(there.to_owned()).await.map_err(said)?;
         let mut busy = Vec::new();
         for _ in 0..config.max_connections {
             let mut on = store.pool().acquire().await.map_err(said)?;
@@ -66,14 +83,27 @@ const SHARED: &[(&str, usize)] = &[
     ("pool_mode = statement\ndefault_pool_size = 1", 1),
 ];
 
-/// Has a pooler open as many connections to its server.
-async fn open_servers(url: &str, count: usize) -> Outcome {
-    let busy = (0..count).map(|_| async {
+/// Has a pooler open as many connections to its server, which `shell` looks at.
+async fn open_servers(url: &str, count: usize, shell: &PostgresHarness) -> Outcome {
+    // Not what another pooler asked before.
+    let question = format!("SELECT pg_sleep(0.5), '{url}'");
+    let busy = async || {
         let mut on = PgConnection::connect(url).await.map_err(said)?;
-        on.execute("SELECT pg_sleep(0.5)").await.map_err(said)?;
+        let asked = sqlx::raw_sql(sqlx::AssertSqlSafe(question.clone())).execute(&mut on);
+        asked.await.map_err(said)?;
         on.close().await.map_err(said)
-    });
-    futures_util::future::try_join_all(busy).await.map(drop)
+    };
+    let are_open = format!(
+        "DO $$ BEGIN ASSERT (SELECT count(*) >= {count} FROM pg_stat_activity \
+         WHERE query = $q${question}$q$); END $$"
+    );
+    // On a busy machine one may be done before the next one asks, and lend it its server.
+    until(BUSIEST, "a pooler has as many servers as it may", async || {
+        try_join_all((0..count).map(|_| busy())).await.is_ok()
+            && shell.run(are_open.clone()).await.is_ok()
+    })
+    .await
+    .map(drop)
 }
 
 /// That is what such a pooler is known by when it is at the same place whenever it is looked.
@@ -85,9 +115,10 @@ async fn refuses_transactions(url: &str) -> Outcome {
 }
 
 pub(super) async fn poolers_are_refused_by_name(_: &World) -> Outcome<String> {
+    let truth = Truth::new()?;
     for (mode, sizes) in SHARED {
-        let (_truth, _pooler, _, url) = pooled(&format!("{mode}\n{DROPS}")).await?;
-        open_servers(&url, *sizes).await?;
+        let (_pooler, url) = truth.pooled(&format!("{mode}\n{DROPS}")).await?;
+        open_servers(&url, *sizes, &truth.shell).await?;
         if mode.starts_with("pool_mode = statement") {
             refuses_transactions(&url).await?;
         }
@@ -103,7 +134,7 @@ pub(super) async fn poolers_are_refused_by_name(_: &World) -> Outcome<String> {
     }
 
     // One as it comes does not take what drivers say first.
-    let (_truth, _pooler, _, url) = pooled("pool_mode = session\n").await?;
+    let (_pooler, url) = truth.pooled("pool_mode = session\n").await?;
     let pool = PgPoolOptions::new().connect_lazy(&url).map_err(said)?;
     let refused = PostgresStore::over(pool, &PostgresConfig::new(&url)).await.err();
     let told = PostgresConfig::new(format!("{url}?options=-c%20search_path%3Dshop"));

@@ -2,15 +2,14 @@
 
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
 use session_store::ErrorKind;
 use session_store::postgres::{PostgresConfig, PostgresStore};
-use session_store::redis::{Client, RedisCache, RedisConfig};
+use session_store::redis::{Client, RedisCache};
 
-use super::node::{Node, Outcome, said};
+use super::node::{Node, Outcome, cache_at, said};
 use super::private::Private;
-use super::{CLIENTS, World, ensure, until};
+use super::{BUSIEST, CLIENTS, World, ensure, until};
 use crate::servers::install::{Wanted, find, free_port};
 use crate::servers::{postgres, redis};
 
@@ -59,8 +58,7 @@ pub(super) async fn certificates_are_checked(_: &World) -> Outcome<String> {
             speaks_plainly(&line, client).await.map_err(|what| format!("{name}: {what}"))?;
         }
         let line = format!("rediss://localhost:{port}");
-        let mut config = RedisConfig::parse(&line).map_err(said)?;
-        config.client = client;
+        let mut config = cache_at(&line, client)?;
         for ca in [None, Some(&stranger)] {
             config.ca_pem = ca.map(std::fs::read).transpose().map_err(said)?;
             let refused = RedisCache::connect(&config).await.err();
@@ -84,8 +82,7 @@ pub(super) async fn certificates_are_checked(_: &World) -> Outcome<String> {
 /// Without TLS, where it is spoken: the server hangs up without a word, as one that dies does, so that
 /// this may pass, and yet is named.
 async fn speaks_plainly(line: &str, client: Client) -> Outcome {
-    let mut config = RedisConfig::parse(line).map_err(said)?;
-    config.client = client;
+    let config = cache_at(line, client)?;
     let refused = RedisCache::connect(&config).await.err().ok_or("a TLS port spoke plainly")?;
     let source = std::error::Error::source(&refused).map(ToString::to_string).unwrap_or_default();
     let is_named = source.contains("expect TLS (rediss://)");
@@ -164,6 +161,6 @@ async fn database(server: &Private, certificate: &str, key: &str) -> Outcome<Str
     shell.run("SELECT pg_reload_conf()".to_owned()).await.map_err(said)?;
     let is_on = "DO $$ BEGIN ASSERT current_setting('ssl') = 'on'; END $$";
     let speaks = async || shell.run(is_on.to_owned()).await.is_ok();
-    until(Duration::from_secs(10), "a Postgres that speaks TLS", speaks).await?;
+    until(BUSIEST, "a Postgres that speaks TLS", speaks).await?;
     Ok(postgres::url(port).replace("127.0.0.1", "localhost"))
 }

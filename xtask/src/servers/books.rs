@@ -42,6 +42,11 @@ pub(super) fn undo() -> Result<(), Failure> {
     all.iter().map(|book| book.undo()).fold(Ok(()), Result::and)
 }
 
+/// Whether this process is being ended by a signal.
+pub(super) fn is_closed() -> bool {
+    BOOKS.lock().is_closed
+}
+
 /// The file of what ends with this process, beside the one at `path`; the two have one beginning.
 pub(super) fn own(path: &Path) -> Result<PathBuf, Failure> {
     let unknown = || Failure::new("/proc does not know this process");

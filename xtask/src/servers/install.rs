@@ -122,7 +122,7 @@ pub(super) fn unprivileged(program: &Path, user: &str) -> Command {
     command
 }
 
-/// A port that nobody listened on just now, and that nobody in this process was given before.
+/// A port that nobody listened on just now, and that no process of this program was given before.
 pub(crate) fn free_port() -> Result<u16, Failure> {
     let failed = |error: std::io::Error| Failure::io("a free port", &error);
     loop {
@@ -134,15 +134,47 @@ pub(crate) fn free_port() -> Result<u16, Failure> {
     }
 }
 
-/// Gives `port` away, unless somebody in this process was given it before.
+/// Gives `port` away, unless this process was given it before, or another one that still runs: its
+/// server may be yet to start.
 pub(super) fn claim(port: u16) -> bool {
-    static GIVEN: Mutex<Vec<u16>> = Mutex::new(Vec::new());
+    static GIVEN: Mutex<Vec<(u16, Claim)>> = Mutex::new(Vec::new());
     let mut given = GIVEN.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    let is_new = !given.contains(&port);
-    if is_new {
-        given.push(port);
+    if given.iter().any(|(before, _)| *before == port) {
+        return false;
     }
-    is_new
+    let claim = claim_of(port);
+    given.extend(claim.map(|claim| (port, claim)));
+    given.last().is_some_and(|(last, _)| *last == port)
+}
+
+#[cfg(target_os = "linux")]
+use of_all::{Claim, claim_of};
+#[cfg(not(target_os = "linux"))]
+use of_one::{Claim, claim_of};
+
+/// Claims that all processes see which share the ports, and that end with their process.
+#[cfg(target_os = "linux")]
+mod of_all {
+    use std::os::linux::net::SocketAddrExt;
+    use std::os::unix::net::{SocketAddr, UnixListener};
+
+    pub(super) type Claim = UnixListener;
+
+    /// None when somebody else has it.
+    pub(super) fn claim_of(port: u16) -> Option<Claim> {
+        let name = format!("session-store-port-{port}");
+        UnixListener::bind_addr(&SocketAddr::from_abstract_name(name).ok()?).ok()
+    }
+}
+
+/// Claims that nobody else sees.
+#[cfg(not(target_os = "linux"))]
+mod of_one {
+    pub(super) type Claim = ();
+
+    pub(super) fn claim_of(_: u16) -> Option<Claim> {
+        Some(())
+    }
 }
 
 /// Whether somebody listens on `port`.
@@ -182,6 +214,18 @@ mod tests {
         provide("this test", "no-such-package", || true).unwrap();
         let failure = provide("that test", "no-such-package", || false).unwrap_err().to_string();
         assert!(failure.contains("that test") && failure.contains("no-such-package"), "{failure}");
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_port_is_given_to_one_process_only() {
+        let port = free_port().unwrap();
+        let other = port ^ 2;
+        // As another process has it.
+        let theirs = claim_of(other).unwrap();
+        assert!(!claim(port) && !claim(other));
+        drop(theirs);
+        assert!(claim(other) && !claim(other));
     }
 
     #[test]

@@ -17,7 +17,7 @@ pub(crate) mod valkey;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
@@ -174,6 +174,13 @@ fn start(book: &Arc<Book>, kind: &Kind, others: &Addresses) -> Result<(), Failur
 
 fn joined(thread: std::thread::ScopedJoinHandle<'_, Result<(), Failure>>) -> Result<(), Failure> {
     thread.join().unwrap_or_else(|_| Err(Failure::new("a thread that starts a server broke")))
+}
+
+/// Returns unless a signal is ending this process, which then ends by itself in a moment.
+pub(crate) fn leave_to_signal() {
+    if books::is_closed() {
+        std::thread::sleep(Duration::from_mins(2));
+    }
 }
 
 /// The book of the lease that this process holds.

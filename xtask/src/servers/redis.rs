@@ -295,6 +295,24 @@ pub(crate) fn sentinels(
     Ok((data, sentinels))
 }
 
+/// Which of `data` most of the sentinels take for the master, and which does so itself.
+pub(crate) fn chosen(sentinels: &[Node], data: &[Node]) -> Option<Node> {
+    let named = |sentinel: &Node| {
+        let answer = sentinel.said(&["sentinel", "get-master-addr-by-name", MASTER]).ok()?;
+        answer.lines().last()?.parse::<u16>().ok()
+    };
+    let named: Vec<u16> = sentinels.iter().filter_map(named).collect();
+    let has_most = |node: &&Node| {
+        named.iter().filter(|port| **port == node.port).count() * 2 > sentinels.len()
+    };
+    data.iter().find(has_most).filter(|node| leads(node)).cloned()
+}
+
+/// Whether it takes itself for a master.
+pub(crate) fn leads(node: &Node) -> bool {
+    node.said(&["role"]).is_ok_and(|role| role.starts_with("master"))
+}
+
 /// What the server on `port` answers to a command.
 pub(crate) fn said(port: u16, words: &[&str]) -> Result<String, Failure> {
     let cli = find(&Wanted { program: "redis-cli", package: "redis-tools", elsewhere: "" })?;

@@ -49,7 +49,7 @@ impl Record {
                 running.signal(signal);
                 running.resume();
             }
-            let end = Instant::now() + Duration::from_secs(5);
+            let end = Instant::now() + PATIENCE;
             while self.running.iter().any(Running::is_alive) && Instant::now() < end {
                 std::thread::sleep(Duration::from_millis(10));
             }
@@ -66,8 +66,11 @@ impl Record {
     }
 }
 
-/// How servers are asked to end, and then made to.
-pub(super) const GENTLY: [&str; 2] = ["-INT", "-KILL"];
+/// How servers are asked to end, and then made to. A Postgres that is killed leaves its shared memory
+/// behind, one that is told to quit only what it had not written.
+pub(super) const GENTLY: [&str; 3] = ["-INT", "-QUIT", "-KILL"];
+/// How long each of that may take: Postgres gives its children 5 s before it makes them.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Every server that was started and not stopped.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
