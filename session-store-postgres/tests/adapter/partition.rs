@@ -102,6 +102,30 @@ async fn what_was_cut_off_in_a_transaction_keeps_nobody_from_logging_out() {
     cut_off.abort();
 }
 
+/// What whoever brings the schema up to date waits for.
+const LOCKS_MIGRATION: &str =
+    "SELECT pg_advisory_xact_lock(x'696f6e73'::int, hashtext(current_schema() || ''))";
+
+#[tokio::test]
+async fn a_node_that_stood_still_in_a_migration_begins_it_again() {
+    let on = server();
+    let config = on.fresh("still_migrating").await.unwrap();
+    let gate = Gate::open().await;
+    let slow = gate.on_the_way_to(&config);
+    let mut other = shell(&on, "still_migrating").await;
+    say(&mut other, LOCKS_MIGRATION).await;
+    let late = tokio::spawn(async move { PostgresStore::connect(&slow).await });
+    is_waited_for(&mut other).await;
+    gate.hold();
+    say(&mut other, "ROLLBACK").await;
+    // Whoever waits for the lock has it once the server has given up on its holder.
+    let mut next = shell(&on, "still_migrating").await;
+    say(&mut next, LOCKS_MIGRATION).await;
+    say(&mut next, "ROLLBACK").await;
+    gate.release();
+    assert_eq!(late.await.unwrap().unwrap().count_users().await.unwrap(), 0);
+}
+
 #[tokio::test]
 async fn a_node_that_stood_still_in_a_transaction_begins_it_again() {
     let on = server();
