@@ -155,7 +155,8 @@ async fn connections_to_nodes_that_left_are_closed() {
         let [mut here, mut there] = halves.shells;
         let keys: Vec<_> = (0..50).map(|number| key(&number.to_string())).collect();
         until("all keys are served", async || cache.remove(&keys).await.is_ok()).await;
-        assert_eq!(visitors(&mut there).await, 1);
+        // Those that only looked whether all slots are served may still be leaving.
+        until("it alone is connected", async || visitors(&mut there).await == 1).await;
         // Its slots go to the other one, and so does the client.
         let () = say(&mut there, "CLUSTER DELSLOTSRANGE 8192 16383").await;
         until("nobody has them", async || {
@@ -179,7 +180,6 @@ async fn a_silent_seed_holds_up_nobody_while_a_majority_answers() {
     let line = format!("redis://{},{}", mute.local_addr().unwrap(), two.join(","));
     for client in CLIENTS {
         let mut config = config(&line, client);
-        config.deadline = Duration::from_secs(3);
         let cache = RedisCache::new(&config).unwrap();
         assert_eq!(cache.get(&key("seed")).await.unwrap(), None);
         // A minority too is better than none, as long as time is left.
