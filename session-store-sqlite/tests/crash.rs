@@ -92,7 +92,8 @@ async fn what_was_acknowledged_survives_a_kill() {
     let mut victim = child("what_was_acknowledged_survives_a_kill", &path);
     let mut acknowledged = Vec::new();
     for line in BufReader::new(victim.stdout.take().unwrap()).lines() {
-        if let Some(number) = line.unwrap().strip_prefix("acknowledged ") {
+        // With one thread for tests, what runs them has begun the first line.
+        if let Some((_, number)) = line.unwrap().split_once("acknowledged ") {
             acknowledged.push(number.parse::<u16>().unwrap());
         }
         if acknowledged.len() == 500 {
