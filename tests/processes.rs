@@ -4,7 +4,7 @@
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use session_store::memory::{MemoryCache, MemoryCacheConfig};
 use session_store::sqlite::{SqliteConfig, SqliteStore};
@@ -70,15 +70,17 @@ impl Other {
         loop {
             let mut line = String::new();
             assert!(self.from.read_line(&mut line).unwrap() > 0, "the other process has ended");
-            if let Some(text) = line.trim().strip_prefix("answer ") {
+            // With one thread for tests, what runs them has begun the line.
+            if let Some((_, text)) = line.trim().split_once("answer ") {
                 return text.to_owned();
             }
         }
     }
 
     fn signal(&self, name: &str) {
-        let id = self.process.id().to_string();
-        assert!(Command::new("kill").args([name, &id]).status().unwrap().success());
+        // By the shell's own, since a bare machine has no program of that name.
+        let line = format!("kill {name} {}", self.process.id());
+        assert!(Command::new("sh").args(["-c", &line]).status().unwrap().success());
     }
 }
 
@@ -93,7 +95,11 @@ async fn revoked_in_one_is_dead_in_the_other(is_paused: bool) {
     let token = created.token.expose();
     let mut other = Other::start(&path);
     assert_eq!(other.ask(&token), "accepted");
-    assert_eq!(other.ask(&token), "cached");
+    // On a busy machine an entry may end before it is asked for.
+    let end = Instant::now() + Duration::from_mins(1);
+    while other.ask(&token) != "cached" {
+        assert!(Instant::now() < end, "the other process caches nothing");
+    }
     if is_paused {
         other.signal("-STOP");
     }

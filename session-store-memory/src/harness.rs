@@ -11,8 +11,8 @@ use session_store_core::{BoxFuture, CacheKey, Clock, PrimaryStore, Result, Secon
 
 use crate::{MemoryCache, MemoryCacheConfig, MemoryStore};
 
-/// How long a case may take.
-const PATIENCE: Duration = Duration::from_mins(1);
+/// How long a case may take, a hundred thousand questions one after the other.
+const PATIENCE: Duration = Duration::from_mins(5);
 
 /// Memory stores, one per namespace.
 #[derive(Debug, Default)]

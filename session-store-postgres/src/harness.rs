@@ -134,6 +134,7 @@ impl PrimaryHarness for PostgresHarness {
     }
 
     fn patience(&self) -> BoxFuture<'static, ()> {
-        Box::pin(tokio::time::sleep(Duration::from_mins(1)))
+        // Some cases ask a hundred thousand times, one after the other.
+        Box::pin(tokio::time::sleep(Duration::from_mins(5)))
     }
 }

@@ -1,6 +1,7 @@
 //! The schema, brought up to date inside one transaction, whoever starts at the same time.
 
 use std::fmt;
+use std::ops::ControlFlow;
 use std::time::Duration;
 
 use session_store_core::{Error, ErrorKind, LogPromise, Result};
@@ -8,10 +9,10 @@ use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, Executor, PgConnection, PgPool, Row};
 
 use crate::config::InvalidationLog;
-use crate::error::{NAME, classify, classify_write, error, is_locked};
+use crate::error::{NAME, classify, error, is_locked};
 use crate::row;
 use crate::schema::Schema;
-use crate::transaction;
+use crate::transaction::{self, Tries, finish};
 
 /// What this version of the crate writes and reads.
 const VERSION: u64 = 1;
@@ -50,22 +51,26 @@ fn triggers(schema: &Schema) -> String {
 /// Brings the schema up to date. Eight processes may do so at once: the first one gets the lock, the
 /// others find nothing left to do. A lock that somebody holds is waited for as long as `patience`.
 pub(crate) async fn migrate(pool: &PgPool, schema: &Schema, patience: Duration) -> Result<()> {
-    let mut on = transaction::begin(pool).await?;
-    match apply(&mut on, schema, patience).await {
-        Ok(()) => on.commit().await.map_err(classify_write),
-        Err(error) => {
-            let _ = on.rollback().await;
-            if !is_locked(&error) {
-                return Err(error);
-            }
-            // Whoever it was may be gone by now, and nobody may be seen.
-            let holders = match transaction::open(pool).await {
-                Ok(mut on) => holders(&mut on, schema).await.unwrap_or_default(),
-                Err(_) => String::new(),
-            };
-            Err(self::error(ErrorKind::Unavailable).caused_by(Locked(holders)))
+    let mut tries = Tries::default();
+    loop {
+        let mut on = transaction::begin(pool).await?;
+        let outcome = apply(&mut on, schema, patience).await;
+        match finish(on, outcome, &mut tries).await {
+            Ok(ControlFlow::Break(())) => return Ok(()),
+            Ok(ControlFlow::Continue(())) => {}
+            Err(error) if is_locked(&error) => return Err(locked(pool, schema).await),
+            Err(error) => return Err(error),
         }
     }
+}
+
+async fn locked(pool: &PgPool, schema: &Schema) -> Error {
+    // Whoever it was may be gone by now, and nobody may be seen.
+    let holders = match transaction::open(pool).await {
+        Ok(mut on) => holders(&mut on, schema).await.unwrap_or_default(),
+        Err(_) => String::new(),
+    };
+    error(ErrorKind::Unavailable).caused_by(Locked(holders))
 }
 
 async fn apply(on: &mut PgConnection, schema: &Schema, patience: Duration) -> Result<()> {

@@ -128,7 +128,7 @@ impl SecondaryHarness for RedisHarness {
     }
 
     fn patience(&self) -> BoxFuture<'static, ()> {
-        Box::pin(tokio::time::sleep(Duration::from_mins(1)))
+        Box::pin(tokio::time::sleep(Duration::from_mins(5)))
     }
 }
 

@@ -35,7 +35,7 @@ fn config(line: &str, client: Client) -> RedisConfig {
     config.client = client;
     // A busy machine is not what is tested here.
     config.deadline = Duration::from_secs(10);
-    config.connect_timeout = Duration::from_secs(10);
+    config.connect_timeout = Duration::from_secs(30);
     config
 }
 
@@ -53,13 +53,20 @@ fn value(text: &str) -> Record {
     Record::new(format!("V{text}").into_bytes())
 }
 
+/// A way for commands of the test itself, which has the patience for a busy machine: the library's own
+/// ends after half a second.
 async fn shell(line: &str) -> MultiplexedConnection {
     let client = redis::Client::open(line).unwrap();
-    client.get_multiplexed_async_connection().await.unwrap()
+    client.get_multiplexed_async_connection_with_config(&patient()).await.unwrap()
+}
+
+fn patient() -> redis::AsyncConnectionConfig {
+    let time = Some(Duration::from_secs(30));
+    redis::AsyncConnectionConfig::new().set_connection_timeout(time).set_response_timeout(time)
 }
 
 async fn put(cache: &RedisCache, key: &CacheKey, record: &Record) {
-    let Reservation::Granted(lease) = cache.reserve(key, ttl(3000)).await.unwrap() else {
+    let Reservation::Granted(lease) = cache.reserve(key, ttl(60_000)).await.unwrap() else {
         panic!("{key:?} is occupied");
     };
     let swapped = cache.swap(key, &lease, Some(record), SwapTtl::Set(ttl(60_000))).await;
@@ -79,9 +86,18 @@ async fn works(cache: &RedisCache, name: &str) {
 }
 
 async fn refusal(line: &str, client: Client) -> Error {
+    refusal_by(&config(line, client), line).await
+}
+
+/// The same of somebody who says nothing, and is not waited for.
+async fn refusal_by_silence(line: &str, client: Client) -> Error {
     let mut config = config(line, client);
     config.connect_timeout = Duration::from_secs(2);
-    let error = RedisCache::connect(&config).await.unwrap_err();
+    refusal_by(&config, line).await
+}
+
+async fn refusal_by(config: &RedisConfig, line: &str) -> Error {
+    let error = RedisCache::connect(config).await.unwrap_err();
     assert!(!all(&error).contains("hunter2"), "{line}: {}", all(&error));
     // What is displayed is logged, and no log shall name servers; the source does.
     assert!(!error.to_string().contains("127.0.0.1"), "{error}");
@@ -143,9 +159,10 @@ async fn what_listens_there_is_told() {
         let error = refusal("redis://127.0.0.1:1", client).await;
         assert_eq!(error.kind(), &ErrorKind::Unavailable);
         assert!(all(&error).contains("refused"), "{}", all(&error));
-        assert_eq!(refusal(&mute_line, client).await.kind(), &ErrorKind::Unavailable);
+        let error = refusal_by_silence(&mute_line, client).await;
+        assert_eq!(error.kind(), &ErrorKind::Unavailable);
         let secure = single().replace("redis://", "rediss://");
-        let error = refusal(&secure, client).await;
+        let error = refusal_by_silence(&secure, client).await;
         assert!(all(&error).contains("speak TLS"), "{}", all(&error));
     }
 }
@@ -286,7 +303,7 @@ async fn ten_thousand_keys_are_removed_at_once() {
 async fn waiting_for_replicas_says_when_there_are_none() {
     for client in CLIENTS {
         let mut lonely = config(&single(), client);
-        lonely.wait = Some(wait(1));
+        lonely.wait = Some(wait(1, Duration::from_secs(1)));
         let cache = RedisCache::connect(&lonely).await.unwrap();
         let key = key("wait");
         put(&cache, &key, &value("1")).await;
@@ -296,15 +313,15 @@ async fn waiting_for_replicas_says_when_there_are_none() {
         // A master with two replicas, and masters with one each.
         for (line, replicas) in [(sentinels(), 2), (cluster(), 1)] {
             let mut config = config(&line, client);
-            config.wait = Some(wait(replicas));
+            config.wait = Some(wait(replicas, Duration::from_secs(10)));
             let cache = RedisCache::connect(&config).await.unwrap();
             works(&cache, "wait").await;
         }
     }
 }
 
-fn wait(replicas: u32) -> session_store_redis::Wait {
-    session_store_redis::Wait { replicas, timeout: Duration::from_secs(2) }
+fn wait(replicas: u32, timeout: Duration) -> session_store_redis::Wait {
+    session_store_redis::Wait { replicas, timeout }
 }
 
 #[tokio::test]
@@ -364,8 +381,8 @@ async fn a_failure_that_nobody_waited_for_is_forgotten() {
     for client in CLIENTS {
         let (line, is_open) = detour().await;
         let mut config = config(&line, client);
-        config.deadline = Duration::from_secs(1);
-        config.connect_timeout = Duration::from_millis(1500);
+        config.deadline = Duration::from_secs(5);
+        config.connect_timeout = Duration::from_millis(5500);
         let cache = RedisCache::new(&config).unwrap();
         let key = key("detour");
         assert_eq!(cache.get(&key).await.unwrap_err().kind(), &ErrorKind::Unavailable);

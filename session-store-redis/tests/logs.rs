@@ -55,7 +55,11 @@ impl Visit for Log {
 /// Makes the server another one, as far as anybody can tell.
 async fn turn(server: &Server) {
     let client = redis::Client::open(server.url()).unwrap();
-    let mut shell = client.get_multiplexed_async_connection().await.unwrap();
+    let time = Some(Duration::from_secs(30));
+    let patient = redis::AsyncConnectionConfig::new();
+    let patient = patient.set_connection_timeout(time).set_response_timeout(time);
+    let shell = client.get_multiplexed_async_connection_with_config(&patient).await;
+    let mut shell = shell.unwrap();
     let () = redis::cmd("DEBUG").arg("CHANGE-REPL-ID").query_async(&mut shell).await.unwrap();
 }
 
@@ -68,6 +72,7 @@ async fn no_address_is_logged() {
         let mut config = RedisConfig::parse(&server.url()).unwrap();
         config.client = client;
         config.deadline = Duration::from_secs(10);
+        config.connect_timeout = Duration::from_secs(30);
         config.identity_interval = Duration::ZERO;
         let cache = RedisCache::connect(&config).await.unwrap();
         let epoch = cache.epoch();
@@ -78,7 +83,6 @@ async fn no_address_is_logged() {
             let _ = cache.get(&CacheKey::new("ss:log").unwrap()).await;
         }
         drop(server);
-        config.connect_timeout = Duration::from_secs(1);
         assert!(RedisCache::connect(&config).await.is_err());
         let said = log.0.lock().unwrap().clone();
         assert!(said.contains("another server answers"), "{client:?}: {said}");

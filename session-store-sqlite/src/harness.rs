@@ -86,6 +86,7 @@ impl PrimaryHarness for SqliteHarness {
     }
 
     fn patience(&self) -> BoxFuture<'static, ()> {
-        Box::pin(futures_timer::Delay::new(Duration::from_mins(1)))
+        // Some cases ask a hundred thousand times, one after the other.
+        Box::pin(futures_timer::Delay::new(Duration::from_mins(5)))
     }
 }

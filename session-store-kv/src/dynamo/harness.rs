@@ -130,7 +130,9 @@ fn plain() -> SharedHttpClient {
 }
 
 async fn fresh(client: &Client, table: &str) -> Result<()> {
-    let calls = Calls::new(client.clone(), table, &CallConfig::default());
+    // As long as the cases themselves may wait for a machine with a lot to do.
+    let config = CallConfig { timeout: Duration::from_mins(1), ..CallConfig::default() };
+    let calls = Calls::new(client.clone(), table, &config);
     let gone = calls.in_time(client.delete_table().table_name(table).send()).await;
     // That there was none is the usual case.
     let _ = gone.map_err(Fault::into_error)?;

@@ -41,7 +41,7 @@ fn mismatch(error: &session_store_core::Error) -> &str {
 #[tokio::test]
 async fn a_missing_table_is_named_as_such_with_the_way_to_get_it() {
     let server = DynamoHarness::from_env().unwrap();
-    let config = DynamoConfig::new(server.table("missing"));
+    let config = server.config("missing");
     let error = DynamoStore::connect(server.client(), &config).await.unwrap_err();
     assert!(mismatch(&error).contains("create_table"), "{error}");
 }
@@ -53,9 +53,9 @@ async fn a_table_with_other_keys_is_refused() {
     let wrong: [(&str, &[(&str, ScalarAttributeType)]); 3] =
         [("alone", &[("id", S)]), ("nosort", &[("pk", S)]), ("number", &[("pk", S), ("sk", N)])];
     for (name, keys) in wrong {
-        let name = server.table(name);
+        let config = server.config(name);
+        let name = config.table.clone();
         table(&server, &name, keys).await;
-        let config = DynamoConfig::new(&name);
         let error = DynamoStore::connect(server.client(), &config).await.unwrap_err();
         assert!(mismatch(&error).contains("pk"), "{error}");
         let error = create_table(&server.client(), &name).await.unwrap_err();
@@ -66,14 +66,16 @@ async fn a_table_with_other_keys_is_refused() {
 #[tokio::test]
 async fn a_cache_tells_the_same_of_its_table() {
     let server = DynamoHarness::from_env().unwrap();
-    let missing = DynamoCacheConfig::new(server.table("missingcache"));
+    let mut missing = DynamoCacheConfig::new(server.table("missingcache"));
+    missing.calls.timeout = Duration::from_mins(1);
     let clock = TestClock::at(NOW);
     let error = DynamoCache::connect(server.client(), &missing, clock.clone()).await.unwrap_err();
     assert!(mismatch(&error).contains("create_table"), "{error}");
     assert_eq!(error.backend(), "dynamodb-cache");
     let name = server.table("cachekeys");
     table(&server, &name, &[("id", ScalarAttributeType::S)]).await;
-    let wrong = DynamoCacheConfig::new(&name);
+    let mut wrong = missing.clone();
+    wrong.table.clone_from(&name);
     let error = DynamoCache::connect(server.client(), &wrong, clock.clone()).await.unwrap_err();
     assert!(mismatch(&error).contains("pk"), "{error}");
     let mut short = DynamoCacheConfig::new(&name);
@@ -156,10 +158,9 @@ async fn a_client_without_credentials_or_server_is_told_apart() {
     let anonymous = Client::from_conf(base(&url).build());
     let error = DynamoStore::connect(anonymous, &config).await.unwrap_err();
     assert!(matches!(error.kind(), ErrorKind::Configuration { .. }), "{error}");
-    // A port that nobody listens on.
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    // A port that nobody listens on, nor is given.
     let known = server.client_config().http_client(http());
-    let lost = Client::from_conf(known.endpoint_url(format!("http://127.0.0.1:{port}")).build());
+    let lost = Client::from_conf(known.endpoint_url("http://127.0.0.1:1").build());
     let error = DynamoStore::connect(lost, &config).await.unwrap_err();
     assert_eq!(error.kind(), &ErrorKind::Unavailable);
 }

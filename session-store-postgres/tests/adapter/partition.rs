@@ -55,9 +55,10 @@ async fn a_pool_that_was_cut_off_in_silence_recovers_with_the_network() {
     let mut config = by_way_of(port, config);
     config.access = Access::Ready;
     config.max_connections = 2;
+    // Long enough for what a busy machine does while the network speaks.
     (config.connect_timeout, config.statement_timeout) =
-        (Duration::from_millis(500), Duration::from_millis(500));
-    config.deadline = Duration::from_secs(1);
+        (Duration::from_secs(5), Duration::from_secs(5));
+    config.deadline = Duration::from_secs(6);
     let store = PostgresStore::connect(&config).await.unwrap();
     let busy: Vec<_> = join_all((0..2).map(|_| store.pool().acquire())).await;
     assert!(busy.iter().all(Result::is_ok));
@@ -100,6 +101,30 @@ async fn what_was_cut_off_in_a_transaction_keeps_nobody_from_logging_out() {
     say(&mut other, "ROLLBACK").await;
     here.revoke(&all, Reason::Logout, NOW).await.unwrap();
     cut_off.abort();
+}
+
+/// What whoever brings the schema up to date waits for.
+const LOCKS_MIGRATION: &str =
+    "SELECT pg_advisory_xact_lock(x'696f6e73'::int, hashtext(current_schema() || ''))";
+
+#[tokio::test]
+async fn a_node_that_stood_still_in_a_migration_begins_it_again() {
+    let on = server();
+    let config = on.fresh("still_migrating").await.unwrap();
+    let gate = Gate::open().await;
+    let slow = gate.on_the_way_to(&config);
+    let mut other = shell(&on, "still_migrating").await;
+    say(&mut other, LOCKS_MIGRATION).await;
+    let late = tokio::spawn(async move { PostgresStore::connect(&slow).await });
+    is_waited_for(&mut other).await;
+    gate.hold();
+    say(&mut other, "ROLLBACK").await;
+    // Whoever waits for the lock has it once the server has given up on its holder.
+    let mut next = shell(&on, "still_migrating").await;
+    say(&mut next, LOCKS_MIGRATION).await;
+    say(&mut next, "ROLLBACK").await;
+    gate.release();
+    assert_eq!(late.await.unwrap().unwrap().count_users().await.unwrap(), 0);
 }
 
 #[tokio::test]

@@ -26,7 +26,7 @@ fn all_texts(error: &Error) -> String {
 /// What an address is refused with: nothing of it in the clear.
 async fn said_of(url: &str) -> (Error, String) {
     let mut config = PostgresConfig::new(url);
-    config.connect_timeout = Duration::from_secs(2);
+    config.connect_timeout = Duration::from_secs(20);
     let error = refusal(&config).await;
     let texts = all_texts(&error);
     let shown = format!("{texts} {config:?}");

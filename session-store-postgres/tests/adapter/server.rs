@@ -139,15 +139,29 @@ async fn connections_that_the_server_closed_fail_nobody() {
     }
 }
 
+/// How many connections of this name the server has.
+async fn how_many(name: &str) -> i64 {
+    let mut shell = <sqlx::PgConnection as sqlx::Connection>::connect(&address()).await.unwrap();
+    let sql = "SELECT count(*) FROM pg_stat_activity WHERE application_name = $1";
+    sqlx::query_scalar(sql).bind(name).fetch_one(&mut shell).await.unwrap()
+}
+
 #[tokio::test]
 async fn connections_that_were_idle_for_too_long_fail_nobody() {
-    let mut config = server().fresh("idle").await.unwrap();
-    config.url = format!("{}?options=-c%20idle_session_timeout%3D300", address());
+    let on = server();
+    let mut config = on.fresh("idle").await.unwrap();
+    config.url = format!("{}?application_name=idle", address());
     let store = PostgresStore::connect(&config).await.unwrap();
     for round in 0..2 {
         let busy: Vec<_> = join_all((0..6).map(|_| store.pool().acquire())).await;
-        drop(busy);
-        tokio::time::sleep(Duration::from_millis(600)).await;
+        // Those that are made later are not meant: on a busy machine they too may be idle for so long.
+        for connection in busy {
+            let soon = sqlx::raw_sql("SET idle_session_timeout = 300");
+            soon.execute(&mut *connection.unwrap()).await.unwrap();
+        }
+        while how_many("idle").await > 0 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
         if round == 0 {
             let none = store.find(&session(1, None).session.id).await.unwrap();
             assert!(none.snapshot.is_none());
@@ -162,7 +176,7 @@ async fn a_pool_that_is_used_up_is_unavailable_and_recovers() {
     let on = server();
     let mut config = on.fresh("full").await.unwrap();
     config.max_connections = 1;
-    config.connect_timeout = Duration::from_millis(500);
+    config.connect_timeout = Duration::from_secs(5);
     let store = PostgresStore::connect(&config).await.unwrap();
     let id = session(1, None).session.id;
     let busy = store.pool().acquire().await.unwrap();

@@ -10,10 +10,8 @@ use session_store_core::{
     Source, Timestamp, Token, User, UserId,
 };
 
+use super::private::free_port;
 use super::*;
-
-/// How long an entry may live here: short, so that it can be waited for.
-pub(crate) const CACHE_TTL: Duration = Duration::from_secs(6);
 
 #[derive(Debug)]
 struct Now(Instant);
@@ -47,11 +45,11 @@ pub(crate) fn host() -> Host {
 /// One node of an application.
 pub(crate) type App = Sessions<Arc<dyn PrimaryStore>, Arc<RedisCache>>;
 
-/// A node over `truth` and the servers of `config`.
-pub(crate) fn app(truth: &Arc<dyn PrimaryStore>, config: &RedisConfig) -> App {
+/// A node over `truth` and the servers of `config`, whose entries live so long.
+pub(crate) fn app(truth: &Arc<dyn PrimaryStore>, config: &RedisConfig, cache_ttl: Duration) -> App {
     let cache = Arc::new(RedisCache::new(config).unwrap());
     let mut config = LayeredConfig::default();
-    config.cache_ttl = Ttl::new(CACHE_TTL);
+    config.cache_ttl = Ttl::new(cache_ttl);
     config.lease_ttl = ttl(1000);
     config.cache_deadline = Duration::from_secs(10);
     let store = Layered::new(Arc::clone(truth), cache, config, host()).unwrap();
@@ -122,9 +120,8 @@ impl Phoenix {
         let url = self.url();
         until("it is up", async || {
             let Ok(client) = redis::Client::open(url.as_str()) else { return false };
-            let Ok(mut shell) = client.get_multiplexed_async_connection().await else {
-                return false;
-            };
+            let shell = client.get_multiplexed_async_connection_with_config(&patient()).await;
+            let Ok(mut shell) = shell else { return false };
             redis::cmd("PING").query_async::<String>(&mut shell).await.is_ok()
         })
         .await;
@@ -138,17 +135,5 @@ impl Drop for Phoenix {
             let _ = process.wait();
         }
         let _ = std::fs::remove_dir_all(&self.folder);
-    }
-}
-
-/// A port that nobody has just now, nor that of the bus above it.
-pub(crate) fn free_port() -> u16 {
-    loop {
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = port.local_addr().unwrap().port();
-        let bus = port.saturating_add(10_000);
-        if port <= 55_000 && std::net::TcpListener::bind(("127.0.0.1", bus)).is_ok() {
-            return port;
-        }
     }
 }

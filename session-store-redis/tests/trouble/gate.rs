@@ -1,6 +1,7 @@
 //! The way to a real server, which can be shut, held, slowed down, or tell less than the server said.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -27,6 +28,7 @@ pub(crate) enum Way {
 pub(crate) struct Gate {
     pub(crate) line: String,
     way: Arc<watch::Sender<Way>>,
+    visitors: Arc<AtomicUsize>,
 }
 
 impl Gate {
@@ -41,8 +43,11 @@ impl Gate {
         let line = format!("redis://{}", listener.local_addr().unwrap());
         let way = Arc::new(watch::Sender::new(Way::Open));
         let ways = Arc::clone(&way);
+        let visitors = Arc::new(AtomicUsize::new(0));
+        let visits = Arc::clone(&visitors);
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
+                visits.fetch_add(1, Ordering::SeqCst);
                 if *ways.borrow() == Way::Shut {
                     continue;
                 }
@@ -57,7 +62,12 @@ impl Gate {
                 });
             }
         });
-        Self { line, way }
+        Self { line, way, visitors }
+    }
+
+    /// How many have come so far.
+    pub(crate) fn visitors(&self) -> usize {
+        self.visitors.load(Ordering::SeqCst)
     }
 
     pub(crate) fn set(&self, way: Way) {

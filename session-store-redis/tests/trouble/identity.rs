@@ -56,22 +56,22 @@ async fn one_operation_has_one_deadline() {
             keys = keys.accepting(&[number; 32]).unwrap();
         }
         config.record_keys = Some(keys);
-        config.deadline = Duration::from_secs(1);
         config.identity_interval = Duration::from_mins(1);
-        let cache = RedisCache::connect(&config).await.unwrap();
         let key = key("deadline");
-        put(&cache, &key, &value("1")).await;
+        put(&RedisCache::connect(&config).await.unwrap(), &key, &value("1")).await;
+        config.deadline = Duration::from_secs(1);
+        let cache = RedisCache::connect(&config).await.unwrap();
         // The scripts are known, each answer is in time, and all of them are not.
         gate.set(slow);
         let swapped = cache.swap(&key, &value("2"), None, SwapTtl::Keep).await;
         assert_eq!(swapped.unwrap_err().kind(), &ErrorKind::Timeout);
-        // Three batches, and no answer to any of them.
+        // Eleven batches, and no answer to any of them.
         gate.set(Way::Held);
-        let many = (0..25_000).map(|number| CacheKey::new(format!("k{number}")).unwrap());
+        let many = (0..105_000).map(|number| CacheKey::new(format!("k{number}")).unwrap());
         let many: Vec<_> = many.collect();
         let began = Instant::now();
         assert!(cache.remove(&many).await.is_err());
-        assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+        assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
     }
 }
 

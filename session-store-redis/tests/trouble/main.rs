@@ -38,7 +38,7 @@ fn config(line: &str, client: Client) -> RedisConfig {
     config.client = client;
     // A busy machine is not what is tested here.
     config.deadline = Duration::from_secs(10);
-    config.connect_timeout = Duration::from_secs(10);
+    config.connect_timeout = Duration::from_secs(30);
     config
 }
 
@@ -64,9 +64,16 @@ fn port(line: &str) -> u16 {
     line.rsplit(':').next().unwrap().parse().unwrap()
 }
 
+/// A way for commands of the test itself, which has the patience for a busy machine: the library's own
+/// ends after half a second.
 async fn shell(line: &str) -> MultiplexedConnection {
     let client = redis::Client::open(line).unwrap();
-    client.get_multiplexed_async_connection().await.unwrap()
+    client.get_multiplexed_async_connection_with_config(&patient()).await.unwrap()
+}
+
+fn patient() -> redis::AsyncConnectionConfig {
+    let time = Some(Duration::from_secs(30));
+    redis::AsyncConnectionConfig::new().set_connection_timeout(time).set_response_timeout(time)
 }
 
 /// What a server says to `words`; panics when it refuses them.
@@ -78,7 +85,7 @@ async fn say<T: redis::FromRedisValue>(shell: &mut MultiplexedConnection, words:
 }
 
 async fn put(cache: &RedisCache, key: &CacheKey, record: &Record) {
-    let Reservation::Granted(lease) = cache.reserve(key, ttl(3000)).await.unwrap() else {
+    let Reservation::Granted(lease) = cache.reserve(key, ttl(60_000)).await.unwrap() else {
         panic!("{key:?} is occupied");
     };
     let swapped = cache.swap(key, &lease, Some(record), SwapTtl::Set(ttl(60_000))).await;

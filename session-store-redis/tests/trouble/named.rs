@@ -3,7 +3,8 @@
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use super::again::{Phoenix, free_port};
+use super::again::Phoenix;
+use super::private::free_port;
 use super::*;
 
 /// A certificate that signed itself, for `localhost`, and its key.

@@ -3,6 +3,7 @@
 use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 /// A `redis-server` that ends with its test and saves nothing.
@@ -78,12 +79,18 @@ fn folder(port: u16) -> PathBuf {
     std::env::temp_dir().join(format!("session-store-redis-{}-{port}", std::process::id()))
 }
 
-/// A port whose Cluster bus, 10 000 above, is free too.
-fn free_port() -> u16 {
+/// A port that nobody has just now, nor that of the Cluster bus 10 000 above. Both lie below those that
+/// a kernel gives to clients: of the latter, any may have one before the server does, also whoever asks
+/// whether the server is up, who then speaks with itself.
+pub(crate) fn free_port() -> u16 {
+    static GIVEN: AtomicU16 = AtomicU16::new(0);
+    let is_free = |port: u16| std::net::TcpListener::bind(("127.0.0.1", port)).is_ok();
     loop {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = listener.local_addr().unwrap().port();
-        if port <= 55_000 && std::net::TcpListener::bind(("127.0.0.1", port + 10_000)).is_ok() {
+        // Each process begins somewhere else.
+        let number = std::process::id().wrapping_mul(101);
+        let number = number.wrapping_add(u32::from(GIVEN.fetch_add(1, Ordering::Relaxed)));
+        let port = 12_000 + u16::try_from(number % 10_000).unwrap();
+        if is_free(port) && is_free(port + 10_000) {
             return port;
         }
     }

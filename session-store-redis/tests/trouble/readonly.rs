@@ -13,7 +13,8 @@ async fn nobody_is_kept_out_by_a_server_that_takes_no_writes() {
     for client in CLIENTS {
         let server = Phoenix::start(&[]).await;
         let truth: Arc<dyn PrimaryStore> = Arc::new(MemoryStore::new());
-        let app = app(&truth, &config(&server.url(), client));
+        let config = config(&server.url(), client);
+        let app = app(&truth, &config, Duration::from_mins(5));
         let old = log_in_warm(&app).await;
         // Its replica is down.
         let mut shell = shell(&server.url()).await;

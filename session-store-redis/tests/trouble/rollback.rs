@@ -77,7 +77,9 @@ async fn an_old_entry_that_a_reservation_meets_is_not_believed() {
         config.identity_interval = Duration::ZERO;
         let cache = RedisCache::connect(&config).await.unwrap();
         let turned = Turned { cache, line: server.url(), is_due: AtomicBool::new(false) };
-        let store = Layered::new(MemoryStore::new(), turned, LayeredConfig::default(), host());
+        let mut config = LayeredConfig::default();
+        config.cache_deadline = Duration::from_secs(10);
+        let store = Layered::new(MemoryStore::new(), turned, config, host());
         let app = Sessions::new(store.unwrap(), Policy::default()).unwrap();
         let token = log_in_warm(&app).await;
         let mut shell = shell(&server.url()).await;

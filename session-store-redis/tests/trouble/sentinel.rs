@@ -174,13 +174,17 @@ async fn what_sentinels_said_is_as_old_as_the_question() {
         config.identity_interval = Duration::from_millis(500);
         let key = key("slow");
         put(&RedisCache::connect(&config).await.unwrap(), &key, &value("1")).await;
-        gate.set(Way::Slow(Duration::from_secs(1)));
+        gate.set(Way::Held);
+        let visitors = gate.visitors();
         let opening = tokio::spawn(async move { RedisCache::connect(&config).await });
-        tokio::time::sleep(Duration::from_millis(400)).await;
+        // It has asked the sentinels, and whom they named does not answer it yet.
+        until("it is at the master", async || gate.visitors() > visitors).await;
         for at in 0..3 {
             trio.forget(at).await;
             trio.name_to(at, port(&other)).await;
         }
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        gate.set(Way::Open);
         let cache = opening.await.unwrap().unwrap();
         assert_eq!(cache.get(&key).await.unwrap(), None, "a deposed master was asked");
         trio.end().await;

@@ -5,6 +5,7 @@ use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use super::book::Home;
@@ -122,16 +123,23 @@ pub(super) fn unprivileged(program: &Path, user: &str) -> Command {
     command
 }
 
-/// A port that nobody listened on just now, and that no process of this program was given before.
+/// A port that nobody listened on just now, and that no process of this program was given before. It lies,
+/// like one 10 000 above it, below those that a kernel gives to clients: of the latter, any may have one
+/// before the server does, also whoever asks whether the server is up, who then speaks with itself.
 pub(crate) fn free_port() -> Result<u16, Failure> {
-    let failed = |error: std::io::Error| Failure::io("a free port", &error);
-    loop {
-        let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).map_err(failed)?;
-        let port = listener.local_addr().map_err(failed)?.port();
-        if claim(port) {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    const FIRST: u16 = 12_000;
+    const MANY: u16 = 10_000;
+    for _ in 0..MANY {
+        // Each process begins somewhere else.
+        let number = std::process::id().wrapping_mul(101);
+        let number = number.wrapping_add(COUNT.fetch_add(1, Ordering::Relaxed));
+        let port = FIRST + u16::try_from(number % u32::from(MANY)).unwrap_or_default();
+        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() && claim(port) {
             return Ok(port);
         }
     }
+    Err(Failure::new(format!("no port is free from {FIRST} to {}", FIRST + MANY)))
 }
 
 /// Gives `port` away, unless this process was given it before, or another one that still runs: its
