@@ -19,7 +19,7 @@ use crate::error::{NAME, classify, error};
 use crate::schema::Schema;
 use crate::transaction::{self, Tries, begin, begin_lasting, finish, on_open_connection};
 use crate::write::{self, MAX_DATA_BYTES};
-use crate::{ending, log, migrate, pooler, read, users};
+use crate::{ending, log, migrate, pooler, read, touch, users};
 
 /// Users and sessions in Postgres.
 ///
@@ -53,6 +53,9 @@ impl PostgresStore {
     /// A transaction of this store that says nothing for 5 s is ended by the server, with its locks: a
     /// network that went silent keeps nobody from logging out for longer. A node that only stood still
     /// begins it again.
+    ///
+    /// A touch waits 2 s for a session that somebody else has locked, and is `Unavailable` then; others
+    /// that were to be touched with it are written all the same.
     pub async fn connect(config: &PostgresConfig) -> Result<Self> {
         config.check()?;
         Self::over(config.pool()?, config).await
@@ -272,20 +275,7 @@ impl PrimaryStore for PostgresStore {
     }
 
     async fn touch(&self, touches: &[Touch]) -> Result<Vec<Touched>> {
-        self.within(async {
-            if touches.is_empty() {
-                return Ok(Vec::new());
-            }
-            let mut tries = Tries::default();
-            loop {
-                let mut on = begin(&self.pool).await?;
-                let outcome = write::touch(&mut on, &self.schema, touches).await;
-                if let ControlFlow::Break(done) = finish(on, outcome, &mut tries).await? {
-                    return Ok(done);
-                }
-            }
-        })
-        .await
+        self.within(touch::touch(&self.pool, &self.schema, touches)).await
     }
 
     async fn revoke(

@@ -33,6 +33,11 @@ const BEGIN_LASTING: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; \
 const LASTING: &str = "SELECT set_config('synchronous_commit', 'on', true) \
      WHERE current_setting('synchronous_commit') = 'off'";
 
+/// The same for what somebody waits for who has others to write. The server looks for deadlocks after 1 s,
+/// and must not come too late.
+const BEGIN_IMPATIENT: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; \
+     SET LOCAL idle_in_transaction_session_timeout = '5s'; SET LOCAL lock_timeout = '2s'";
+
 /// How often it was tried.
 #[derive(Debug, Default)]
 pub(crate) struct Tries(u32);
@@ -133,6 +138,11 @@ impl Drop for Transaction {
 /// Begins a transaction.
 pub(crate) async fn begin(pool: &PgPool) -> Result<Transaction> {
     begin_as(pool, BEGIN).await
+}
+
+/// Begins one that waits for no lock longer than 2 s.
+pub(crate) async fn begin_impatient(pool: &PgPool) -> Result<Transaction> {
+    begin_as(pool, BEGIN_IMPATIENT).await
 }
 
 /// Begins one whose commit is written before it is confirmed.
