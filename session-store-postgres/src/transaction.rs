@@ -19,8 +19,9 @@ const SETTLE: Duration = Duration::from_secs(2);
 
 /// The isolation is that of the statement, whatever the server's default. A transaction that says nothing
 /// for 5 s is one whose network went silent: its statements follow each other without waiting for
-/// anybody. The server would keep its locks for hours, and the user could not log out meanwhile. In one
-/// message, so that it costs no round trip.
+/// anybody. The server would keep its locks for hours, and the user could not log out meanwhile. That
+/// holds between statements: one that is under way, half of it or of its answer, ends with its connection
+/// (`config::SILENCE`). In one message, so that it costs no round trip.
 const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; \
      SET LOCAL idle_in_transaction_session_timeout = '5s'";
 
