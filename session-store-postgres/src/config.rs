@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use session_store_core::{Error, Result};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{PgConnection, PgPool};
+use sqlx::{Executor, PgConnection, PgPool};
 
 use crate::error::{NAME, classify, classify_open, standby};
 use crate::schema::quote;
@@ -116,10 +116,13 @@ impl PostgresConfig {
 
     /// `options` with what the own pool does with its connections, for a pool of the application's that
     /// is handed to [`PostgresStore::over`](crate::PostgresStore::over): a new one is told `schema` and
-    /// `statement_timeout`, and to look each second whether anybody still waits for a statement
-    /// (`client_connection_check_interval`); it is not used if it leads to a standby. One that comes
-    /// back inside an abandoned call is given up if that does not end soon. All of it holds for the
-    /// application's own statements too.
+    /// `statement_timeout`, to look each second whether anybody still waits for a statement
+    /// (`client_connection_check_interval`), and to give up the connection when nothing has come from
+    /// the other end for 20 s, not even from its kernel (`tcp_keepalives_idle`, `_interval` and `_count`,
+    /// `tcp_user_timeout`; where they are shorter already, they are left as they are). It is not used if
+    /// it leads to a standby. One that comes back inside an abandoned call is given up if that does not
+    /// end soon. All of it holds for the application's own statements too: one whose result is larger
+    /// than what is on its way, and of which nothing is taken for 20 s, loses its connection.
     ///
     /// A schema that can't be a name is `Configuration`, and so are times that don't fit each other.
     /// Hooks that `options` had for new connections and for returned ones are replaced.
@@ -138,9 +141,27 @@ impl PostgresConfig {
     }
 }
 
-/// How often the server looks whether anybody still waits for a statement, say for one that waits for a
-/// lock, in ms.
-const LOOK_MS: &str = "1000";
+/// Has the server look every second whether anybody still waits for a statement, say for one that waits
+/// for a lock. Servers before 14 have no such setting, and some systems no way to look, and refuse it:
+/// there an abandoned statement is noticed when it has something to say.
+const LOOK: &str = "SELECT set_config(name, '1000', false) FROM pg_settings \
+     WHERE name = 'client_connection_check_interval'";
+
+/// Has the server give up a connection that is silent. A node that vanished says no word of it, and by
+/// default would keep its connections for more than two hours, with the locks of what it was at: those
+/// of a statement whose end, or whose answer, is on its way end by no timeout of the server's own.
+///
+/// An idle connection is asked after 10 s and each 2 s from then on. It is given up after 20 s, like one
+/// that takes none of an answer: soon enough for whoever waits for its locks, by default for 30 s. Up to
+/// 8 s of silence cost nobody anything. On Linux, `tcp_user_timeout` is what counts in both cases, so it
+/// must be longer than the time until the first question by several others.
+///
+/// Through a socket that is not TCP's they do nothing; servers before 12 have no `tcp_user_timeout`, and
+/// only those on Linux can do it.
+const SILENCE: &str = "SELECT set_config(s.name, CASE WHEN s.setting::bigint BETWEEN 1 AND t.most \
+         THEN s.setting ELSE t.most::text END, false) FROM pg_settings s \
+     JOIN (VALUES ('tcp_keepalives_idle', 10), ('tcp_keepalives_interval', 2), \
+         ('tcp_keepalives_count', 5), ('tcp_user_timeout', 20000)) t (name, most) ON t.name = s.name";
 
 /// Tells a new connection of the own pool what it is for. One to a standby is not used: after a
 /// failover, the address may be another server's, for as long as that is not promoted.
@@ -149,11 +170,10 @@ async fn set_up(on: &mut PgConnection, timeout: String, path: Option<String>) ->
          CASE WHEN $2::text IS NOT NULL THEN set_config('search_path', $2, false) END";
     let query = sqlx::query(sql).persistent(false).bind(timeout).bind(path);
     query.execute(&mut *on).await.map_err(classify_open)?;
-    // Servers before 14 have no such setting, and some systems no way to look: there an abandoned
-    // statement is noticed when it has something to say.
-    let look = "SELECT set_config(name, $1, false) FROM pg_settings \
-         WHERE name = 'client_connection_check_interval'";
-    let _ = sqlx::query(look).persistent(false).bind(LOOK_MS).execute(&mut *on).await;
+    // Apart from each other, since one that is refused undoes what it is sent with.
+    for told in [SILENCE, LOOK] {
+        let _ = on.execute(sqlx::raw_sql(told)).await;
+    }
     if pooler::is_standby(on).await.map_err(classify_open)? {
         return Err(standby());
     }

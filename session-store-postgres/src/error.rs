@@ -177,6 +177,11 @@ pub(crate) fn is_locked(error: &Error) -> bool {
     said_by_server(error).is_some_and(|code| code == "55P03")
 }
 
+/// Whether a lock was waited for as long as it may be, or the statement that waits for it.
+pub(crate) fn has_waited(error: &Error) -> bool {
+    is_locked(error) || said_by_server(error).is_some_and(|code| code == "57014")
+}
+
 /// Whether the server has undone the transaction for the sake of others: to end a deadlock, or because
 /// this process stood still in the middle of it (25P03).
 pub(crate) fn is_victim(error: &Error) -> bool {

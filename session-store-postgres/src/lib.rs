@@ -36,6 +36,7 @@ mod pooler;
 mod transaction;
 mod read;
 mod write;
+mod touch;
 mod ending;
 mod users;
 mod log;

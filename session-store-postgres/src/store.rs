@@ -19,7 +19,7 @@ use crate::error::{NAME, classify, error};
 use crate::schema::Schema;
 use crate::transaction::{self, Tries, begin, begin_lasting, finish, on_open_connection};
 use crate::write::{self, MAX_DATA_BYTES};
-use crate::{ending, log, migrate, pooler, read, users};
+use crate::{ending, log, migrate, pooler, read, touch, users};
 
 /// Users and sessions in Postgres.
 ///
@@ -50,19 +50,26 @@ impl PostgresStore {
     /// says why. A server that refuses connections, or has none left, is asked again until
     /// `connect_timeout`.
     ///
-    /// A transaction of this store that says nothing for 5 s is ended by the server, with its locks: a
-    /// network that went silent keeps nobody from logging out for longer. A node that only stood still
-    /// begins it again.
+    /// A transaction of this store that says nothing for 5 s is ended by the server, with its locks, and
+    /// a node that only stood still begins it again. What was in the middle of a statement when the
+    /// network went silent, and a connection that nobody used, are given up by a server on Linux after
+    /// 20 s. Until then, a node that vanished may keep a user from logging out, and takes up connections
+    /// of the server. A pooler or a proxy in between has to notice by itself that a node is gone.
+    ///
+    /// A touch waits 2 s for a session that somebody else has locked, and is `Unavailable` then; others
+    /// that were to be touched with it are written all the same.
     pub async fn connect(config: &PostgresConfig) -> Result<Self> {
         config.check()?;
         Self::over(config.pool()?, config).await
     }
 
     /// The same over a pool of the application's, whose settings are the application's too: when the
-    /// network goes silent, how long abandoned connections stay with the pool is up to it. So is where
-    /// its connections lead after a failover: a standby, which would be read as if it were the truth,
-    /// is noticed here and not later, unless the pool was made of options that
-    /// [`PostgresConfig::guard`] has returned.
+    /// network goes silent, how long abandoned connections stay with the pool is up to it, and so is
+    /// how long they stay with the server, with the locks of a statement that was under way: without
+    /// `tcp_keepalives_idle` and `tcp_user_timeout`, for more than two hours. So is where its connections
+    /// lead after a failover: a standby, which would be read as if it were the truth, is noticed here and
+    /// not later. All of it is seen to if the pool was made of options that [`PostgresConfig::guard`] has
+    /// returned. That a transaction ends after 5 s without a word holds for every pool.
     pub async fn over(pool: PgPool, config: &PostgresConfig) -> Result<Self> {
         config.check()?;
         let schema = Schema::new(config)?;
@@ -272,20 +279,7 @@ impl PrimaryStore for PostgresStore {
     }
 
     async fn touch(&self, touches: &[Touch]) -> Result<Vec<Touched>> {
-        self.within(async {
-            if touches.is_empty() {
-                return Ok(Vec::new());
-            }
-            let mut tries = Tries::default();
-            loop {
-                let mut on = begin(&self.pool).await?;
-                let outcome = write::touch(&mut on, &self.schema, touches).await;
-                if let ControlFlow::Break(done) = finish(on, outcome, &mut tries).await? {
-                    return Ok(done);
-                }
-            }
-        })
-        .await
+        self.within(touch::touch(&self.pool, &self.schema, touches)).await
     }
 
     async fn revoke(

@@ -19,8 +19,9 @@ const SETTLE: Duration = Duration::from_secs(2);
 
 /// The isolation is that of the statement, whatever the server's default. A transaction that says nothing
 /// for 5 s is one whose network went silent: its statements follow each other without waiting for
-/// anybody. The server would keep its locks for hours, and the user could not log out meanwhile. In one
-/// message, so that it costs no round trip.
+/// anybody. The server would keep its locks for hours, and the user could not log out meanwhile. That
+/// holds between statements: one that is under way, half of it or of its answer, ends with its connection
+/// (`config::SILENCE`). In one message, so that it costs no round trip.
 const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; \
      SET LOCAL idle_in_transaction_session_timeout = '5s'";
 
@@ -32,6 +33,11 @@ const BEGIN_LASTING: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; \
      WHERE current_setting('synchronous_commit') = 'off'";
 const LASTING: &str = "SELECT set_config('synchronous_commit', 'on', true) \
      WHERE current_setting('synchronous_commit') = 'off'";
+
+/// The same for what somebody waits for who has others to write. The server looks for deadlocks after 1 s,
+/// and must not come too late.
+const BEGIN_IMPATIENT: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; \
+     SET LOCAL idle_in_transaction_session_timeout = '5s'; SET LOCAL lock_timeout = '2s'";
 
 /// How often it was tried.
 #[derive(Debug, Default)]
@@ -133,6 +139,11 @@ impl Drop for Transaction {
 /// Begins a transaction.
 pub(crate) async fn begin(pool: &PgPool) -> Result<Transaction> {
     begin_as(pool, BEGIN).await
+}
+
+/// Begins one that waits for no lock longer than 2 s.
+pub(crate) async fn begin_impatient(pool: &PgPool) -> Result<Transaction> {
+    begin_as(pool, BEGIN_IMPATIENT).await
 }
 
 /// Begins one whose commit is written before it is confirmed.

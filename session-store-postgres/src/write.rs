@@ -2,18 +2,15 @@
 //!
 //! Locks are taken in one order everywhere: the user's row of `session_users`, the user, then sessions
 //! by id. A lock is a statement of its own: it does not renew the snapshot of the statement it is in.
-
-use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, BTreeSet};
+//! Touches have no part in it: they wait for no session while they hold another one.
 
 use session_store_core::{
     CredentialEpoch, Error, ErrorKind, Inserted, Json, NewSession, Promotion, Reason, Result,
-    Session, SessionChange, SessionId, SessionIds, SessionLimit, State, Timestamp, Touch, Touched,
-    Update, Updated, UserId,
+    Session, SessionChange, SessionId, SessionIds, SessionLimit, State, Timestamp, Update, Updated,
+    UserId,
 };
 use sqlx::PgConnection;
 
-use crate::ending::bytes;
 use crate::error::{NAME, classify, classify_write, error};
 use crate::read::{self, ACTIVE};
 use crate::row::{self, SESSION_COLUMNS};
@@ -172,64 +169,6 @@ async fn promote(
     }
     let owner = Owner { user, epoch: promotion.credential_epoch, limit: promotion.limit };
     log_in(on, schema, &owner, id, now).await.map(Ok)
-}
-
-pub(crate) async fn touch(
-    on: &mut PgConnection,
-    schema: &Schema,
-    touches: &[Touch],
-) -> Result<Vec<Touched>> {
-    let ids: BTreeSet<SessionId> = touches.iter().map(|touch| touch.id).collect();
-    if ids.len() > 1 {
-        let sql = "SELECT 1 FROM {p}sessions WHERE id = ANY($1) ORDER BY id FOR UPDATE";
-        let locked = sqlx::query(schema.sql(sql)).bind(bytes(&ids));
-        locked.fetch_all(&mut *on).await.map_err(classify)?;
-    }
-    let mut outcomes = vec![Touched::Missing; touches.len()];
-    let mut left: Vec<_> = touches.iter().zip(&mut outcomes).collect();
-    while !left.is_empty() {
-        // Of each session one at a time: whether the second finds it active may be up to the first.
-        let (mut round, mut later) = (BTreeMap::new(), Vec::new());
-        for (touch, outcome) in left {
-            match round.entry(touch.id) {
-                Entry::Vacant(free) => drop(free.insert((touch, outcome))),
-                Entry::Occupied(_) => later.push((touch, outcome)),
-            }
-        }
-        touch_each(on, schema, &mut round).await?;
-        left = later;
-    }
-    Ok(outcomes)
-}
-
-/// Touches, each of another session, and where to say what became of them.
-type Round<'a> = BTreeMap<SessionId, (&'a Touch, &'a mut Touched)>;
-
-async fn touch_each(on: &mut PgConnection, schema: &Schema, round: &mut Round<'_>) -> Result<()> {
-    let (seen, expires): (Vec<_>, Vec<_>) = round
-        .values()
-        .map(|(touch, _)| (touch.seen_at.as_millis(), touch.expires_at.as_millis()))
-        .unzip();
-    let sql = "UPDATE {p}sessions s SET last_seen_at = greatest(s.last_seen_at, t.seen), \
-         expires_at = greatest(s.expires_at, least(t.expires, \
-                               coalesce(s.absolute_expires_at, t.expires))) \
-         FROM unnest($1::bytea[], $2::bigint[], $3::bigint[]) AS t (id, seen, expires) \
-         WHERE s.id = t.id AND s.revoked_at IS NULL AND s.expires_at > t.seen \
-         AND (s.absolute_expires_at IS NULL OR s.absolute_expires_at > t.seen) \
-         RETURNING s.id, s.expires_at";
-    let rows = sqlx::query(schema.sql(sql))
-        .bind(bytes(round.keys()))
-        .bind(seen)
-        .bind(expires)
-        .fetch_all(on)
-        .await
-        .map_err(classify)?;
-    for row in &rows {
-        if let Some((_, outcome)) = round.get_mut(&row::id(row, 0)?) {
-            **outcome = Touched::Active { expires_at: row::time(row, 1)? };
-        }
-    }
-    Ok(())
 }
 
 /// A login that is to be checked.

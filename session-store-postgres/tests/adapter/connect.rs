@@ -7,7 +7,7 @@ use session_store_postgres::{
     Access, ExistingUsers, IdType, InvalidationLog, PostgresConfig, PostgresStore, Users,
 };
 use sqlx::postgres::PgPoolOptions;
-use sqlx::{Connection, Executor};
+use sqlx::{Connection, Executor, PgPool};
 use tokio::net::TcpListener;
 
 use crate::fixture::{NOW, address, server, session, user};
@@ -182,4 +182,39 @@ async fn tables_of_before_the_first_release_are_refused() {
             if what.contains("seen_at"));
         assert!(is_named, "{refused}");
     }
+}
+
+/// What a new connection of `pool` has its server do about silence.
+async fn told(pool: &PgPool) -> Vec<String> {
+    let mut on = pool.acquire().await.unwrap();
+    let sql = "SELECT current_setting(name) FROM unnest(ARRAY['tcp_keepalives_idle', \
+         'tcp_keepalives_interval', 'tcp_keepalives_count', 'tcp_user_timeout', \
+         'client_connection_check_interval']) WITH ORDINALITY t (name, n) ORDER BY n";
+    sqlx::query_scalar(sql).fetch_all(&mut *on).await.unwrap()
+}
+
+#[tokio::test]
+async fn the_server_is_told_to_notice_when_nobody_is_there() {
+    let mut config = PostgresConfig::new(address());
+    config.access = Access::Ready;
+    let pool = |url: &str, options: PgPoolOptions| options.connect_lazy(url).unwrap();
+    let guarded = async |url: &str| {
+        let options = config.guard(PgPoolOptions::new()).unwrap();
+        told(&pool(url, options)).await
+    };
+    // What the kernel uses, as it says itself.
+    assert_eq!(guarded(&config.url).await, ["10", "2", "5", "20000", "1s"]);
+    let own = server().fresh("told").await.unwrap();
+    let own = PostgresStore::connect(&own).await.unwrap();
+    assert_eq!(told(own.pool()).await, ["10", "2", "5", "20000", "1s"]);
+    // Whoever wants to know earlier does, and not later.
+    let url = |what: &str| format!("{}?options={what}", config.url);
+    let (earlier, later) = (
+        url("-c%20tcp_keepalives_idle%3D3%20-c%20tcp_user_timeout%3D6000"),
+        url("-c%20tcp_keepalives_idle%3D300%20-c%20tcp_user_timeout%3D600000"),
+    );
+    assert_eq!(guarded(&earlier).await, ["3", "2", "5", "6000", "1s"]);
+    assert_eq!(guarded(&later).await, ["10", "2", "5", "20000", "1s"]);
+    // A pool that is the application's alone is left to it.
+    assert_ne!(told(&pool(&config.url, PgPoolOptions::new())).await[3], "20000");
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use session_store_core::{ErrorKind, PrimaryStore, Reason, Selection};
 use session_store_postgres::{Access, PostgresConfig, PostgresStore};
+use sqlx::Executor;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
@@ -149,4 +150,28 @@ async fn a_node_that_stood_still_in_a_transaction_begins_it_again() {
     gate.release();
     late.await.unwrap().unwrap();
     assert!(here.find(&id).await.unwrap().snapshot.is_some());
+}
+
+#[tokio::test]
+async fn an_answer_that_nobody_takes_keeps_nobody_from_logging_out() {
+    let on = server();
+    store(&on, "not_taken").await.pool().close().await;
+    let mut config = on.config("not_taken");
+    // The server gives up whoever takes nothing before whoever waits for that gives up.
+    config.statement_timeout = Duration::from_secs(50);
+    let here = PostgresStore::connect(&config).await.unwrap();
+    let gate = Gate::open().await;
+    let there = PostgresStore::connect(&gate.on_the_way_to(&config)).await.unwrap();
+    let mut deaf = there.pool().acquire().await.unwrap();
+    say(&mut deaf, "BEGIN").await;
+    say(&mut deaf, LOCKS_ADA).await;
+    gate.hold();
+    // More than fits on the way, so that the server is still sending.
+    let answer = tokio::spawn(async move {
+        // One message, or the server would wait for the next one instead.
+        deaf.execute(sqlx::raw_sql("SELECT repeat('x', 50000000)")).await.is_ok()
+    });
+    here.revoke(&Selection::AllOf(user("ada")), Reason::Logout, NOW).await.unwrap();
+    gate.release();
+    assert!(!answer.await.unwrap(), "there was a whole answer");
 }

@@ -63,6 +63,9 @@ pub(super) async fn settings_pass_a_pooler(_: &World) -> Outcome<String> {
             let row = on.fetch_one("SHOW statement_timeout").await.map_err(said)?;
             let timeout: String = row.try_get(0).map_err(said)?;
             ensure(timeout == "12345ms", &format!("statement_timeout is {timeout}"))?;
+            let row = on.fetch_one("SHOW tcp_user_timeout").await.map_err(said)?;
+            let silence: String = row.try_get(0).map_err(said)?;
+            ensure(silence == "20000", &format!("tcp_user_timeout is {silence}"))?;
             busy.push(on);
         }
     }

@@ -21,6 +21,7 @@ const EXTRA: &[(&str, &str, &str)] = &[
     ("session-store-postgres", "pooler.rs", "how poolers and standbys are noticed"),
     ("session-store-postgres", "read.rs", "statements that only read"),
     ("session-store-postgres", "write.rs", "statements that create and change sessions"),
+    ("session-store-postgres", "touch.rs", "statements that record use, and wait for nobody long"),
     ("session-store-postgres", "ending.rs", "statements that end and remove sessions"),
     ("session-store-postgres", "users.rs", "the store's statements about users"),
     ("session-store-postgres", "log.rs", "the invalidation log, with its own statements"),
