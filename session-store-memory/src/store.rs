@@ -99,6 +99,16 @@ impl PrimaryStore for MemoryStore {
         Ok(self.tables.write().delete_user(id, quarantine_until))
     }
 
+    async fn settle_deletion(
+        &self,
+        id: &UserId,
+        held_until: Timestamp,
+        quarantine_until: Timestamp,
+    ) -> Result<()> {
+        self.tables.write().settle_deletion(id, held_until, quarantine_until);
+        Ok(())
+    }
+
     async fn list_users(&self, page: &Page) -> Result<Listing<User>> {
         self.tables.read().list_users(page)
     }

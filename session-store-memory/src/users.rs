@@ -84,6 +84,14 @@ impl Tables {
         Some(Deleted { sessions })
     }
 
+    pub(crate) fn settle_deletion(&mut self, id: &UserId, held_until: Timestamp, until: Timestamp) {
+        if let Some(owner) = self.owners.get_mut(id)
+            && owner.deleted_until == Some(held_until)
+        {
+            owner.deleted_until = Some(until);
+        }
+    }
+
     pub(crate) fn list_users(&self, page: &Page) -> Result<Listing<User>> {
         let after = match &page.after {
             None => None,

@@ -141,10 +141,8 @@ impl PrimaryStore for PostgresStore {
 
     async fn insert_user(&self, user: &User, now: Timestamp) -> Result<()> {
         self.within(async {
-            users::needs_own_table(
-                &self.schema,
-                "registering users in the application's own table",
-            )?;
+            let what = "registering users in the application's own table";
+            users::needs_own_table(&self.schema, what)?;
             let mut tries = Tries::default();
             loop {
                 let mut on = begin_lasting(&self.pool).await?;
@@ -210,6 +208,10 @@ impl PrimaryStore for PostgresStore {
             }
         })
         .await
+    }
+
+    async fn settle_deletion(&self, id: &UserId, held: Timestamp, until: Timestamp) -> Result<()> {
+        self.within(users::settle(&self.pool, &self.schema, id, (held, until))).await
     }
 
     async fn list_users(&self, page: &Page) -> Result<Listing<User>> {

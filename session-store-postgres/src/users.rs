@@ -1,14 +1,17 @@
 //! Statements about users.
 
+use std::ops::ControlFlow;
+
 use session_store_core::{
     Account, Cursor, Deleted, Email, Error, ErrorKind, Listing, Page, PasswordHash, Result,
     Timestamp, User, UserChange, UserId, UserUpdate,
 };
-use sqlx::PgConnection;
+use sqlx::{PgConnection, PgPool};
 
 use crate::error::{NAME, classify, error};
 use crate::row::{self, USER_COLUMNS};
 use crate::schema::{Schema, quote};
+use crate::transaction::{Tries, begin_lasting, finish};
 use crate::{ending, read};
 
 pub(crate) fn needs_own_table(schema: &Schema, what: &'static str) -> Result<()> {
@@ -239,6 +242,29 @@ pub(crate) async fn delete(
         _ => cause,
     })?;
     Ok(Some(Deleted { sessions }))
+}
+
+/// Lets an id that rests until `held_until` rest until `until` instead.
+pub(crate) async fn settle(
+    pool: &PgPool,
+    schema: &Schema,
+    id: &UserId,
+    (held_until, until): (Timestamp, Timestamp),
+) -> Result<()> {
+    let sql =
+        "UPDATE {p}session_users SET deleted_until = $3 WHERE user_id = $1 AND deleted_until = $2";
+    let mut tries = Tries::default();
+    loop {
+        let mut on = begin_lasting(pool).await?;
+        let query = sqlx::query(schema.sql(sql))
+            .bind(id.as_str())
+            .bind(held_until.as_millis())
+            .bind(until.as_millis());
+        let outcome = query.execute(&mut *on).await.map_err(classify).map(drop);
+        if let ControlFlow::Break(done) = finish(on, outcome, &mut tries).await? {
+            return Ok(done);
+        }
+    }
 }
 
 pub(crate) async fn list(

@@ -125,6 +125,17 @@ impl PrimaryStore for SqliteStore {
         self.threads.write(move |on| users::delete(on, &schema, &id, quarantine_until)).await
     }
 
+    async fn settle_deletion(
+        &self,
+        id: &UserId,
+        held_until: Timestamp,
+        quarantine_until: Timestamp,
+    ) -> Result<()> {
+        let (schema, id) = (Arc::clone(&self.schema), id.clone());
+        let ends = (held_until, quarantine_until);
+        self.threads.write(move |on| users::settle(on, &schema, &id, ends)).await
+    }
+
     async fn list_users(&self, page: &Page) -> Result<Listing<User>> {
         let (schema, page) = (Arc::clone(&self.schema), page.clone());
         self.threads.read(move |on| users::list(on, &schema, &page)).await

@@ -265,6 +265,20 @@ pub(crate) fn delete(
     Ok(Some(Deleted { sessions }))
 }
 
+/// Lets an id that rests until `held_until` rest until `until` instead.
+pub(crate) fn settle(
+    connection: &Connection,
+    schema: &Schema,
+    id: &UserId,
+    (held_until, until): (Timestamp, Timestamp),
+) -> Result<()> {
+    let sql = schema.sql(
+        "UPDATE {p}session_users SET deleted_until = ?3 WHERE user_id = ?1 AND deleted_until = ?2",
+    );
+    let bound = params![id.as_str(), held_until.as_millis(), until.as_millis()];
+    connection.execute(&sql, bound).map_err(classify).map(drop)
+}
+
 pub(crate) fn list(connection: &Connection, schema: &Schema, page: &Page) -> Result<Listing<User>> {
     needs_own_table(schema, "listing users of the application's own table")?;
     let (at, key) = read::position(page);

@@ -85,7 +85,7 @@ macro_rules! conformance_tests {
     (layered: $primary:expr, $secondary:expr) => {
         $crate::conformance_tests! { @make layered_cases,
             |filter| $crate::conformance::run_layered($primary, $secondary, filter);
-            layered_read layered_flight layered_revoke layered_update layered_absent layered_users layered_policy layered_touch layered_cached layered_near layered_late layered_lost layered_again layered_numbers layered_in_use layered_background layered_clocks layered_eventual layered_shared layered_rotation layered_alone layered_rollback layered_refused layered_drained
+            layered_read layered_flight layered_revoke layered_update layered_absent layered_users layered_deletion layered_policy layered_touch layered_cached layered_near layered_late layered_lost layered_again layered_numbers layered_in_use layered_background layered_clocks layered_eventual layered_shared layered_rotation layered_alone layered_rollback layered_refused layered_drained
         }
     };
     (@make $module:ident, |$filter:ident| $run:expr; $($table:ident)+) => {

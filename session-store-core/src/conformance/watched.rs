@@ -77,6 +77,16 @@ impl PrimaryStore for WatchedPrimary {
         self.wire.carry(Op::DeleteUser, self.store.delete_user(id, quarantine_until)).await
     }
 
+    async fn settle_deletion(
+        &self,
+        id: &UserId,
+        held_until: Timestamp,
+        quarantine_until: Timestamp,
+    ) -> Result<()> {
+        let settled = self.store.settle_deletion(id, held_until, quarantine_until);
+        self.wire.carry(Op::SettleDeletion, settled).await
+    }
+
     async fn list_users(&self, page: &Page) -> Result<Listing<User>> {
         self.wire.carry(Op::Other, self.store.list_users(page)).await
     }

@@ -24,6 +24,7 @@ pub enum Op {
     Revoke,
     UpdateUser,
     DeleteUser,
+    SettleDeletion,
     Sweep,
     Drain,
     Acknowledge,

@@ -26,6 +26,13 @@ pub(super) struct Bounds {
     pub(super) others: Visibility,
 }
 
+impl Bounds {
+    /// From any cache, told or not.
+    pub(super) fn longest(self) -> Duration {
+        self.own.max(self.others.bound())
+    }
+}
+
 /// The most entries one round of draining takes.
 const PAGE: u32 = 500;
 /// How many removals are made before entries are acknowledged. A host that may ask so often only, as a Worker, gets on by rounds.

@@ -209,6 +209,8 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
         if let (Some(near), Some(permit), Some(hit)) =
             (&self.inner.near, asked.permit, &fetched.value)
             && (asked.accept)(Some(hit))
+            // By a wrong clock, whoever has ended would be accepted from there.
+            && self.by_the_server(asked.now).is_none()
         {
             near.insert(asked.key, permit, hit);
         }

@@ -133,6 +133,12 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
         is_right
     }
 
+    /// The moment that this host calls `now`, by the clock of the server that the latest reads came from,
+    /// if the two differ by more than `max_skew`.
+    pub(crate) fn by_the_server(&self, now: Timestamp) -> Option<Timestamp> {
+        self.inner.leases.shield.by_the_server(now)
+    }
+
     /// `before`: until when the clock had been distrusted before it was compared.
     fn note_registered(&self, before: Duration) {
         self.inner.registered.note(before);

@@ -3,9 +3,12 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
+use futures_util::future::join;
+
 use super::drain::Bounds;
 use super::{Layered, OnCacheFailure, Revoked, Visibility};
 use crate::error::Result;
+use crate::host::Host;
 use crate::primary::{PrimaryStore, Selection};
 use crate::secondary::{CacheKey, SecondaryStore};
 use crate::session::{Reason, SessionIds};
@@ -16,6 +19,8 @@ use crate::user::UserId;
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 /// How much of the log a `WaitDrain` reads at a time.
 const LOG_PAGE: u32 = 1000;
+/// How much longer than needed an id rests until the deletion of its user is known to be over.
+const UNSETTLED: Duration = Duration::from_hours(1);
 
 impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
     /// Ends the selected sessions.
@@ -77,11 +82,17 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
     /// Removes a user with every session. `None` when there is no such user; if entries of an
     /// earlier deletion may be left, no session and the bound instead.
     ///
-    /// The id can't be registered again before every entry of before has died.
+    /// The id can't be registered again before every entry of before has died, however long the deletion
+    /// itself has taken: it may wait for a lock, or its host stand still, and what is read meanwhile may
+    /// be cached. So the id rests for an hour more, until the deletion is known to be over; where nobody
+    /// comes to know that, as after a crash or a reply that was lost, it rests the hour out. Of a deletion
+    /// that takes longer than that hour, the id is free for the moment between its commit and the next
+    /// statement; if that fails, it is an error.
     ///
     /// # Contract
     /// - No session of the user is accepted afterwards, on any node \[K6-A01 K6-A02 L-26\].
-    /// - A stale entry never logs the deleted user into an account created later \[K6-A03\].
+    /// - A stale entry never logs the deleted user into an account created later \[K6-A03\], also if it
+    ///   was put while the deletion waited \[X8-L-41\].
     /// - While nobody can say for how long entries of before may live, it is an error, and nothing is
     ///   deleted \[X8-G-13\].
     /// - A deletion that is repeated because the outcome of the first one is unknown, or because
@@ -92,12 +103,14 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
             let inner = &this.inner;
             // Nothing is done yet: what is not known would let the id be taken too early.
             let bounds = this.reckon(&inner.primary.caches().await?);
-            let bound = bounds.own.max(bounds.others.bound());
-            match inner.primary.delete_user(&id, now.plus(bound)).await {
+            let mut rest = Rest::begin(&inner.host, (now, bounds.longest()));
+            match inner.primary.delete_user(&id, rest.held_until).await {
                 Ok(Some(deleted)) => {
+                    rest.end(&inner.host);
                     let sessions: SessionIds = deleted.sessions;
-                    let keys = inner.keys(&sessions);
-                    let visibility = this.forget(keys, Purpose::Revocation).await;
+                    let removal = this.forget(inner.keys(&sessions), Purpose::Revocation);
+                    let (visibility, settled) = join(removal, this.settle_rest(&id, rest)).await;
+                    settled?;
                     Ok(Some(Revoked { count: sessions.len() as u64, sessions, visibility }))
                 }
                 Ok(None) => {
@@ -114,6 +127,30 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
             }
         })
         .await
+    }
+
+    /// Lets the id of a user who is deleted now rest as long as entries of before may live, counted from
+    /// the end of the deletion. An error only if it would be free too early.
+    async fn settle_rest(&self, id: &UserId, rest: Rest) -> Result<()> {
+        let primary = &self.inner.primary;
+        // Asked after the commit: a cache that came while the deletion waited may have been filled.
+        let caches = primary.caches().await;
+        let bound = match &caches {
+            Ok(caches) => self.reckon(caches).longest(),
+            Err(_) => rest.bound,
+        };
+        let until = rest.over.plus(bound);
+        let settled = match caches {
+            Err(error) if until <= rest.held_until => Err(error),
+            _ => primary.settle_deletion(id, rest.held_until, until).await,
+        };
+        match settled {
+            Err(error) if until <= rest.held_until => {
+                tracing::warn!(%error, "the id of a deleted user rests for longer than it must");
+                Ok(())
+            }
+            settled => settled,
+        }
     }
 
     /// Makes every cache forget `keys`, as far as this node can, and says how far that is.
@@ -182,6 +219,31 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
             }
         }
         Visibility::Within(bounds.own)
+    }
+}
+
+/// For how long the id of a user who is being deleted rests.
+#[derive(Clone, Copy, Debug)]
+struct Rest {
+    /// How long entries of before may live after the deletion, as far as was known before it.
+    bound: Duration,
+    /// The end that is written with the deletion.
+    held_until: Timestamp,
+    /// A moment by when the deletion was over; by when it had not begun, until that is known.
+    over: Timestamp,
+    began: Duration,
+}
+
+impl Rest {
+    fn begin(host: &Host, (now, bound): (Timestamp, Duration)) -> Self {
+        let held_until = now.plus(bound).plus(UNSETTLED);
+        Self { bound, held_until, over: now, began: host.clock.monotonic() }
+    }
+
+    /// By the clock that says more: one stands still while the machine sleeps, one may be set back.
+    fn end(&mut self, host: &Host) {
+        let taken = host.clock.monotonic().saturating_sub(self.began);
+        self.over = self.over.plus(taken).max(host.now());
     }
 }
 

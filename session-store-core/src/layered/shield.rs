@@ -1,7 +1,7 @@
 //! The secondary store behind deadlines, a breaker and a watch on its epoch.
 
 use std::pin::pin;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::future::{Either, select};
@@ -42,6 +42,9 @@ pub(crate) struct Shield<S> {
     unleased_until: Mutex<Duration>,
     /// Likewise, because of a lost stretch.
     in_doubt_until: Mutex<Duration>,
+    /// By how many milliseconds the server's clock is ahead of this host's, by the latest read that told;
+    /// zero while they differ by `max_skew` or less.
+    behind: AtomicI64,
     pub(super) counters: Counters,
 }
 
@@ -71,6 +74,7 @@ impl<S: SecondaryStore> Shield<S> {
             failed_writes: AtomicU32::new(0),
             unleased_until: Mutex::new(Duration::ZERO),
             in_doubt_until: Mutex::new(Duration::ZERO),
+            behind: AtomicI64::new(0),
             counters: Counters::default(),
         }
     }
@@ -128,6 +132,14 @@ impl<S: SecondaryStore> Shield<S> {
         self.is_linearizable() || clock.monotonic() >= clock.distrusted_until()
     }
 
+    /// The moment that this host calls `now`, by the server's clock, where the two are known to differ by
+    /// more than `max_skew`.
+    pub(super) fn by_the_server(&self, now: Timestamp) -> Option<Timestamp> {
+        let behind = self.behind.load(Ordering::Relaxed);
+        let moment = now.as_millis().saturating_add(behind);
+        (behind != 0).then(|| Timestamp::from_millis(moment))
+    }
+
     /// Where freshness is told by clocks, one that is wrong must not tell it. Asked at every read of
     /// the primary, so a clock that was set right is noticed too. Returns whether it may.
     pub(crate) fn compare_clocks(
@@ -136,7 +148,10 @@ impl<S: SecondaryStore> Shield<S> {
         server: Timestamp,
         max_skew: Duration,
     ) -> bool {
-        let is_wrong = !self.is_linearizable() && own.distance(server) > max_skew;
+        let differs = own.distance(server) > max_skew;
+        let behind = if differs { server.as_millis() - own.as_millis() } else { 0 };
+        self.behind.store(behind, Ordering::Relaxed);
+        let is_wrong = !self.is_linearizable() && differs;
         if is_wrong {
             tracing::warn!(?own, ?server, "clock differs by more than max_skew: cache bypassed");
             self.counters.skewed.add();

@@ -98,6 +98,20 @@ pub trait PrimaryStore: Debug + Send + Sync {
         quarantine_until: Timestamp,
     ) -> Result<Option<Deleted>>;
 
+    /// Moves the end of a deleted user's quarantine, once it is known when the deletion was over.
+    ///
+    /// # Contract
+    /// - An id that rests until `held_until` rests until `quarantine_until` instead, be that sooner or
+    ///   later \[X8-U-07\].
+    /// - A quarantine with another end is that of another deletion, and left alone; no user is created
+    ///   or removed \[X8-U-07\].
+    async fn settle_deletion(
+        &self,
+        id: &UserId,
+        held_until: Timestamp,
+        quarantine_until: Timestamp,
+    ) -> Result<()>;
+
     /// The users in order of registration, a page at a time.
     ///
     /// # Contract
@@ -290,6 +304,15 @@ impl<T: PrimaryStore + ?Sized> PrimaryStore for Arc<T> {
         quarantine_until: Timestamp,
     ) -> Result<Option<Deleted>> {
         (**self).delete_user(id, quarantine_until).await
+    }
+
+    async fn settle_deletion(
+        &self,
+        id: &UserId,
+        held_until: Timestamp,
+        quarantine_until: Timestamp,
+    ) -> Result<()> {
+        (**self).settle_deletion(id, held_until, quarantine_until).await
     }
 
     async fn list_users(&self, page: &Page) -> Result<Listing<User>> {

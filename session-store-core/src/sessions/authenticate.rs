@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 
 use super::Sessions;
 use super::judge::{Presented, Refusal, judge};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::layered::{Answer, Source};
 use crate::observer::Event;
 use crate::primary::{PrimaryStore, SessionChange};
@@ -90,6 +90,9 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Sessions<P, S> {
     ///   \[P-10 P-11 P-13 X8-Y-02\].
     /// - A token whose id can't exist is refused without asking a store \[P-08\].
     /// - A stored hash presented as a secret is refused \[T-03\].
+    /// - Where this host's clock is further from the server's than `max_skew`, and the verdict of a read
+    ///   depends on which of them is right, it is `Unavailable`: a wrong clock ends no session that lives,
+    ///   and prolongs none that has ended \[P-96\].
     /// - During the grace after a rotation the previous secret is accepted, and refused from then on
     ///   \[P-46\].
     /// - Stores that can't answer are `Unavailable`, never `Absent` \[L-15\].
@@ -150,7 +153,17 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Sessions<P, S> {
             let accept = |found: Option<&Snapshot>| judge(found, &hash, now, grace).is_ok();
             store.lookup(&id, now, &accept).await?
         };
-        let verdict = judge(answer.snapshot.as_deref(), &hash, now, grace);
+        let found = answer.snapshot.as_deref();
+        let verdict = judge(found, &hash, now, grace);
+        // An entry of a cache was put, and ends, by the server's time, so a hit asks nobody.
+        let was_read = matches!(answer.source, Source::Primary | Source::Joined);
+        if was_read
+            && let Some(moment) = store.by_the_server(now)
+            && judge(found, &hash, moment, grace) != verdict
+        {
+            tracing::error!(session.id = %id, "clock differs from the server's: no verdict");
+            return Err(Error::new(ErrorKind::Unavailable, "core"));
+        }
         Ok(Checked { answer, verdict })
     }
 

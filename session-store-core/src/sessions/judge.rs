@@ -33,7 +33,7 @@ pub enum Refusal {
         /// privileged rotation for a moment.
         is_suspicious: bool,
     },
-    /// The session's deadline has come.
+    /// The session's deadline has come, also by the server's clock if that is known to be another one.
     Expired,
     /// The session was ended.
     Revoked(Reason),
@@ -46,7 +46,9 @@ impl Refusal {
     /// wrong.
     ///
     /// # Contract
-    /// - A host whose clock is wrong takes nothing from the others' clients \[P-96\].
+    /// - A host whose clock is wrong takes nothing from the others' clients: what only its own clock calls
+    ///   expired is no refusal \[P-96\]. That shows where reads of the store tell the server's time;
+    ///   elsewhere the host's clock is the only one, and must be right.
     pub fn clears_cookie(self) -> bool {
         !matches!(self, Self::Replaced { .. } | Self::WrongSecret | Self::Implausible)
     }

@@ -50,7 +50,8 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Sessions<P, S> {
     }
 
     /// Removes a user with every session; `None` when there is no such user. Sessions that had
-    /// ended before are removed, named and counted as well.
+    /// ended before are removed, named and counted as well. For how long the id rests:
+    /// [`Layered::delete_user`](crate::Layered::delete_user).
     ///
     /// # Contract
     /// - No session of the user is accepted afterwards \[P-60 L-26\].

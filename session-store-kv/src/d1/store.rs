@@ -110,6 +110,15 @@ impl PrimaryStore for D1Store {
         users::delete(&self.database, id, quarantine_until).await
     }
 
+    async fn settle_deletion(
+        &self,
+        id: &UserId,
+        held_until: Timestamp,
+        quarantine_until: Timestamp,
+    ) -> Result<()> {
+        users::settle(&self.database, id, (held_until, quarantine_until)).await
+    }
+
     async fn list_users(&self, page: &Page) -> Result<Listing<User>> {
         users::list(&self.database, page).await
     }

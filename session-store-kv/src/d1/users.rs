@@ -138,6 +138,19 @@ pub(crate) async fn delete(
     Ok(is_deleted.then_some(Deleted { sessions }))
 }
 
+/// Lets an id that rests until `held_until` rest until `until` instead.
+pub(crate) async fn settle(
+    database: &Database,
+    id: &UserId,
+    (held_until, until): (Timestamp, Timestamp),
+) -> Result<()> {
+    let settled = database.say(
+        "UPDATE {p}session_users SET deleted_until = ?3 WHERE user_id = ?1 AND deleted_until = ?2",
+        [id.into(), held_until.into(), until.into()],
+    );
+    database.write(vec![settled]).await.map(drop)
+}
+
 pub(crate) async fn list(database: &Database, page: &Page) -> Result<Listing<User>> {
     let (at, key) = read::position(page);
     let key = String::from_utf8(key).map_err(|_| Error::invalid(NAME, "cursor"))?;

@@ -109,6 +109,11 @@
 //!   their sweep included, up to three times, in pages.
 //! - An entry of the cache ends by the clock of the node that wrote it, so that
 //!   [`DynamoCacheConfig::max_skew`] is a part of the bound that is told when a removal fails.
+//! - DynamoDB tells no time along with its answers, so nothing compares a node's clock with it: a sweep
+//!   removes, and a node refuses, what has ended by that node's clock, less `max_skew` for a sweep. AWS
+//!   refuses requests that are signed more than a few minutes off, which would bound the difference, but
+//!   the SDK corrects its signatures by the dates of the answers unless the client is made with
+//!   `disable_clock_skew_correction(true)`. Keep the clocks of nodes right, or make it so.
 //! - A user's item that somebody takes away by hand ends the user's sessions, and neither those nor a
 //!   login that had verified that user count for the next one of that id; the address can be claimed
 //!   again. `count_users` counts such a user on: `delete_user` is the way.

@@ -97,6 +97,15 @@ impl PrimaryStore for DynamoStore {
         self.delete_user(id, quarantine_until).await
     }
 
+    async fn settle_deletion(
+        &self,
+        id: &UserId,
+        held_until: Timestamp,
+        quarantine_until: Timestamp,
+    ) -> Result<()> {
+        self.settle_deletion(id, (held_until, quarantine_until)).await
+    }
+
     async fn list_users(&self, page: &Page) -> Result<Listing<User>> {
         self.list_users(page).await
     }

@@ -235,6 +235,21 @@ impl DynamoStore {
         }
     }
 
+    pub(super) async fn settle_deletion(
+        &self,
+        id: &UserId,
+        (held_until, until): (Timestamp, Timestamp),
+    ) -> Result<()> {
+        let change = "SET #deleted_until = :until, #rev = #rev + :one";
+        let terms = Terms::change(change, "#deleted_until = :held")
+            .with(":held", number(held_until.as_millis()))
+            .with(":until", number(until.as_millis()))
+            .with(":one", number(1));
+        let step = self.calls.update(Key::user(id), &terms)?;
+        // Refused: it is the quarantine of another deletion.
+        self.calls.transact(&[step]).await.map(drop)
+    }
+
     pub(super) async fn list_users(&self, page: &Page) -> Result<Listing<User>> {
         let limit = usize::try_from(page.limit.get()).unwrap_or(usize::MAX);
         let mut query = Query::all(USERS);

@@ -220,6 +220,16 @@ pub(super) const TABLE: &[Row] = &[
         "a deletion leaves sessions",
     ),
     (Primary(primary::Defect::ForgetsQuarantine), "coherence U6", "a deleted id is free at once"),
+    (
+        Primary(primary::Defect::SettlesNothing),
+        "audit of 2026-11-21",
+        "a deleted id rests for as long as it was held",
+    ),
+    (
+        Primary(primary::Defect::RestsAreNeverLonger),
+        "audit of 2026-11-21",
+        "a slow deletion prolongs no quarantine",
+    ),
     (Primary(primary::Defect::NeverReadsTheFlag), "conformance P-47", "a revoked session is alive"),
     (Primary(primary::Defect::AddressesByCase), "conformance P-99", "addresses have a case"),
     (Primary(primary::Defect::GivesGuestsAUser), "pitfalls 4 B08", "a guest is shown as a user"),

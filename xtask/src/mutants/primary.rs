@@ -112,6 +112,8 @@ pub(super) enum Defect {
     DeletesEverybodysSessions,
     DeletesNobody,
     ForgetsQuarantine,
+    SettlesNothing,
+    RestsAreNeverLonger,
     EpochsStartAgain,
     // Lists and counts.
     ListsTheDead,
@@ -274,6 +276,12 @@ pub(super) const TABLE: &[Row] = &[
     ),
     (Defect::DeletesNobody, "conformance P-63", "deleting an unknown user succeeds"),
     (Defect::ForgetsQuarantine, "coherence U6", "a deleted id is free at once"),
+    (
+        Defect::SettlesNothing,
+        "audit of 2026-11-21",
+        "a deleted id rests for as long as it was held",
+    ),
+    (Defect::RestsAreNeverLonger, "audit of 2026-11-21", "a slow deletion prolongs no quarantine"),
     (Defect::EpochsStartAgain, "coherence U6", "the epoch of a deleted user starts again"),
     (Defect::ListsTheDead, "conformance P-65", "dead sessions are listed as live"),
     (Defect::IndexRaces, "pitfalls M11", "parallel logins lose entries of the list"),

@@ -69,6 +69,16 @@ impl PrimaryStore for SteppedPrimary {
         self.inner.delete_user(id, quarantine_until).await
     }
 
+    async fn settle_deletion(
+        &self,
+        id: &UserId,
+        held_until: Timestamp,
+        quarantine_until: Timestamp,
+    ) -> Result<()> {
+        Gate.await;
+        self.inner.settle_deletion(id, held_until, quarantine_until).await
+    }
+
     async fn list_users(&self, page: &Page) -> Result<Listing<User>> {
         self.inner.list_users(page).await
     }

@@ -76,8 +76,8 @@ async fn a_repeated_revocation_holds(on: &PairBench) -> Outcome {
                 let is_live = node.accepts(&token).await;
                 let is_wrong = done == Some(Visibility::Immediate) && is_live;
                 ensure(!is_wrong, "accepted after a repetition that was Immediate")?;
-                // The user's id rests; the next round needs it.
-                on.runtime.advance(Duration::from_mins(20));
+                // The user's id rests, for an hour more if a reply was lost; the next round needs it.
+                on.runtime.advance(Duration::from_hours(2));
             }
         }
     }

@@ -6,6 +6,7 @@ mod revoke;
 mod update;
 mod absent;
 mod users;
+mod deletion;
 mod policy;
 mod touch;
 mod cached;
@@ -221,6 +222,7 @@ fn cases() -> impl Iterator<Item = &'static Case<PairBench>> {
         update::CASES,
         absent::CASES,
         users::CASES,
+        deletion::CASES,
         policy::CASES,
         touch::CASES,
         cached::CASES,

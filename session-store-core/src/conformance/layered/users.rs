@@ -1,16 +1,16 @@
-//! Users: deletion, revoke-all, changes, and the log.
+//! Users: revoke-all, changes, and the log.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::{join, join_all};
+use futures_util::future::join_all;
 
 use super::super::checks;
 use super::super::harness::Deed;
 use super::super::report::{Violation, ensure, expect};
 use super::super::runner::Outcome;
 use super::super::sample::{NOW, guest, new, user_id};
-use super::super::wire::{Op, Point, Wire};
+use super::super::wire::{Op, Wire};
 use super::{DONE, Node, PairBench};
 use crate::layered::{LayeredConfig, NoCache, Topology, Visibility};
 use crate::policy::Policy;
@@ -18,14 +18,11 @@ use crate::primary::{CacheName, CacheRegistration, CacheScope, LogPromise, Selec
 use crate::session::{Metadata, Reason, SessionLimit};
 use crate::sessions::{Login, Sessions};
 use crate::time::Ttl;
-use crate::user::{Role, User, UserChange};
+use crate::user::{Role, UserChange};
 
 checks! { ($) layered_users: PairBench;
-    "K6-A01 L-26 L-36" a_deletion_takes_every_login_along
-        "After a deletion returned, no session of the user is accepted, not one logged in meanwhile.",
     "K6-A02 L-25 X8-L-09" revoke_all_reaches_every_entry
         "Revoke-all removes the entries of all sessions on all nodes, in batches.",
-    "K6-A03" nobody_inherits_an_entry "A user created again under a deleted id inherits no session.",
     "L-23" every_change_shows "Limit, user changes, deletion: the next read anywhere sees the truth.",
     "X8-L-28" a_promotion_ends_what_it_evicts
         "What a promotion ends for the limit is refused everywhere, also when its reply was lost.",
@@ -45,33 +42,6 @@ checks! { ($) layered_users: PairBench;
     "L-58" lists_come_from_the_truth "Lists and counts ask the primary and never the cache.",
 }
 
-async fn a_deletion_takes_every_login_along(on: &PairBench) -> Outcome {
-    let (one, other) = (on.node()?, on.node()?);
-    let before = on.log_in_warm(&one).await?;
-    let mut held = one.db.hold(Op::Insert, Point::After);
-    let login = on.log_in(&one);
-    let deletion = async {
-        held.reached().await;
-        let done = other.app.delete_user(&user_id(1)?).await?;
-        held.release();
-        Ok::<_, Violation>(done)
-    };
-    let (login, deleted) = join(login, deletion).await;
-    let Some(done) = deleted? else {
-        return Err(Violation::new("nobody was deleted"));
-    };
-    expect((done.count, done.visibility), (2, Visibility::Immediate))?;
-    for node in [&one, &other] {
-        ensure(!node.accepts(&before).await, "a deleted user's session was accepted")?;
-        if let Ok(login) = &login {
-            ensure(!node.accepts(&login.token).await, "a login survived the deletion")?;
-        }
-    }
-    // Nobody is left, and a log shows that nothing of them is.
-    let has_log = on.primary.promise().log != LogPromise::None;
-    expect(other.app.delete_user(&user_id(1)?).await?.is_none(), has_log)
-}
-
 async fn revoke_all_reaches_every_entry(on: &PairBench) -> Outcome {
     let nodes = [on.node()?, on.node()?, on.node()?];
     let mut tokens = Vec::new();
@@ -89,22 +59,6 @@ async fn revoke_all_reaches_every_entry(on: &PairBench) -> Outcome {
         ensure(!nodes[(number + 1) % 3].accepts(token).await, "accepted after a revoke-all")?;
     }
     DONE
-}
-
-async fn nobody_inherits_an_entry(on: &PairBench) -> Outcome {
-    let node = on.node()?;
-    let token = on.log_in_warm(&node).await?;
-    node.cache.fail(Op::Remove);
-    let Some(done) = node.app.delete_user(&user_id(1)?).await? else {
-        return Err(Violation::new("nobody was deleted"));
-    };
-    let bound = done.visibility.bound();
-    ensure(bound > Duration::ZERO, "a failed removal was immediate")?;
-    let again = User::new(user_id(1)?, node.app.now());
-    ensure(node.app.register_user(&again).await.is_err(), "the id was free at once")?;
-    on.runtime.advance(bound);
-    node.app.register_user(&again).await?;
-    ensure(!node.accepts(&token).await, "an old entry logged into a new account")
 }
 
 async fn every_change_shows(on: &PairBench) -> Outcome {

@@ -24,6 +24,8 @@ checks! { ($) primary_users: PrimaryBench;
         "A login that races the deletion is removed with the user, or is refused.",
     "P-63" deleting_nobody_is_no_error "Deleting an unknown user is None.",
     "X8-U-06" a_deleted_id_rests "A deleted id can't be registered again before its quarantine ends.",
+    "X8-U-07" a_rest_is_settled
+        "The end of a quarantine is moved, sooner or later, and that of another deletion is not.",
 }
 
 fn full() -> Result<User, Violation> {
@@ -175,4 +177,25 @@ async fn a_deleted_id_rests(on: &PrimaryBench) -> Outcome {
     // A session of the earlier incarnation can't be created any more.
     let stale = on.store.insert(&new(session(2, 1)?), NOW).await;
     refused(stale, &ErrorKind::StaleCredentials)
+}
+
+async fn a_rest_is_settled(on: &PrimaryBench) -> Outcome {
+    on.log_in(1).await?;
+    let (ada, rests) = (user_id(1)?, &ErrorKind::UnknownUser);
+    // Nobody was deleted yet.
+    on.store.settle_deletion(&ada, at(HOUR), at(2 * HOUR)).await?;
+    ensure(on.stored(id(1)).await?.is_some(), "a session is gone")?;
+    on.store.delete_user(&ada, at(HOUR)).await?;
+    on.second.settle_deletion(&ada, at(HOUR + 1), at(1)).await?;
+    on.second.settle_deletion(&user_id(2)?, at(HOUR), at(1)).await?;
+    refused(on.store.insert_user(&user(1)?, at(HOUR - 1)).await, rests)?;
+    on.second.settle_deletion(&ada, at(HOUR), at(5)).await?;
+    refused(on.store.insert_user(&user(1)?, at(4)).await, rests)?;
+    on.store.settle_deletion(&ada, at(5), at(2 * HOUR)).await?;
+    refused(on.second.insert_user(&user(1)?, at(2 * HOUR - 1)).await, rests)?;
+    on.store.insert_user(&user(1)?, at(2 * HOUR)).await?;
+    // A call that was late.
+    on.store.settle_deletion(&ada, at(2 * HOUR), at(3 * HOUR)).await?;
+    let found = on.second.find_user(&ada).await?.map(|account| account.user);
+    expect((found, on.store.count_users().await?), (Some(user(1)?), 1))
 }

@@ -234,6 +234,10 @@ impl PrimaryStore for Broken {
         self.remove_user(id, until).await
     }
 
+    async fn settle_deletion(&self, id: &UserId, held: Timestamp, until: Timestamp) -> Result<()> {
+        self.settle(id, held, until).await
+    }
+
     async fn list_users(&self, page: &Page) -> Result<Listing<User>> {
         self.breathe().await;
         self.page_of_users(page).await
@@ -383,17 +387,5 @@ impl Broken {
             return Err(session_store_core::Error::new(ErrorKind::Corrupt, "mutant"));
         }
         found
-    }
-
-    fn shown(&self, mut account: Account) -> Account {
-        let state = self.state();
-        match self.defect {
-            Defect::ForgetsLastLogin => account.user.last_login_at = None,
-            Defect::EpochsStartAgain if state.deleted.contains(&account.user.id) => {
-                account.credential_epoch = session_store_core::CredentialEpoch::default();
-            }
-            _ => {}
-        }
-        account
     }
 }

@@ -1,8 +1,8 @@
 //! Broken users.
 
 use session_store_core::{
-    Deleted, Edit, ErrorKind, Result, Session, Timestamp, User, UserChange, UserId, UserUpdate,
-    Which,
+    Account, CredentialEpoch, Deleted, Edit, ErrorKind, Result, Session, Timestamp, User,
+    UserChange, UserId, UserUpdate, Which,
 };
 
 use super::super::stage::pause;
@@ -85,6 +85,32 @@ impl Broken {
             _ => {}
         }
         Ok(Some(deleted))
+    }
+
+    pub(super) async fn settle(
+        &self,
+        id: &UserId,
+        held: Timestamp,
+        until: Timestamp,
+    ) -> Result<()> {
+        let until = match self.defect {
+            Defect::SettlesNothing => held,
+            Defect::RestsAreNeverLonger => until.min(held),
+            _ => until,
+        };
+        self.inner.settle_deletion(id, held, until).await
+    }
+
+    pub(super) fn shown(&self, mut account: Account) -> Account {
+        let state = self.state();
+        match self.defect {
+            Defect::ForgetsLastLogin => account.user.last_login_at = None,
+            Defect::EpochsStartAgain if state.deleted.contains(&account.user.id) => {
+                account.credential_epoch = CredentialEpoch::default();
+            }
+            _ => {}
+        }
+        account
     }
 
     /// Leaves sessions of a deleted user behind.
