@@ -68,6 +68,7 @@ const TWINS: &[(&[&str], Twin)] = &[
             "a_failed_update_changes_nothing",
             "every_change_shows",
             "an_update_does_not_renew_an_entry",
+            "a_role_that_was_taken_back_stays_so",
         ],
         |on| Box::pin(an_old_version_ends_with_the_bound(on)),
     ),
