@@ -32,6 +32,13 @@ struct Entry {
     dead_from: OnceLock<Instant>,
 }
 
+impl Entry {
+    fn new(token: Token) -> Self {
+        let (is_ending, is_immediate) = (AtomicBool::new(false), AtomicBool::new(false));
+        Self { token, is_ending, is_immediate, dead_from: OnceLock::new() }
+    }
+}
+
 /// What was seen.
 #[derive(Debug, Default)]
 pub(super) struct Seen {
@@ -204,6 +211,11 @@ impl Load {
         waited.map(drop).map_err(|late| format!("{late}; {}", self.seen))
     }
 
+    /// Has `token` asked for as well.
+    pub(super) fn ask_for(&self, token: Token) {
+        self.entries.write().push(Arc::new(Entry::new(token)));
+    }
+
     /// Lets everybody finish what they are at, once there is something to judge.
     pub(super) async fn stop(mut self) -> Arc<Seen> {
         // What never comes is for the judge to say.
@@ -296,9 +308,7 @@ async fn write(node: Arc<Node>, shared: Shared) {
     while !shared.is_over() {
         match node.log_in().await {
             Ok(token) => {
-                let (is_ending, is_immediate) = (AtomicBool::new(false), AtomicBool::new(false));
-                let entry = Entry { token, is_ending, is_immediate, dead_from: OnceLock::new() };
-                shared.entries.write().push(Arc::new(entry));
+                shared.entries.write().push(Arc::new(Entry::new(token)));
             }
             Err(error) => {
                 add(&shared.seen.write_errors);

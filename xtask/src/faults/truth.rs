@@ -26,6 +26,7 @@ pub(super) async fn postgres_killed_and_restarted(_: &World) -> Outcome<String> 
     load.until("a start", Seen::has_begun).await?;
     // No cache has heard of it.
     let unseen = at_last(async || nodes[0].log_in().await).await?;
+    let strange = at_last(async || nodes[0].log_in().await).await?;
     let cached = at_last(async || nodes[0].log_in_warm().await).await?;
     // The server and all its children end at once, without writing anything.
     postgres.signal("-QUIT");
@@ -39,6 +40,8 @@ pub(super) async fn postgres_killed_and_restarted(_: &World) -> Outcome<String> 
     for node in &nodes {
         ensure(node.is_at_a_loss(&unseen).await, "a miss without the database was an answer")?;
     }
+    // All that the load has asked for so far may be cached.
+    load.ask_for(strange);
     load.until("a miss without the database", Seen::has_failed).await?;
     // Its place is taken until the last of its children has ended.
     until(BUSIEST, "it has ended", async || !postgres.is_alive()).await?;
