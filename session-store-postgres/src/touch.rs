@@ -97,7 +97,7 @@ async fn touch_free(
     // If only one is left, the change itself waits for it.
     if ids.len() > 1 {
         if let Some(id) = awaited {
-            let sql = "SELECT 1 FROM {p}sessions WHERE id = $1 FOR UPDATE";
+            let sql = "SELECT 1 FROM {p}sessions WHERE id = $1 FOR NO KEY UPDATE";
             let lock = sqlx::query(schema.sql(sql)).bind(id.as_bytes().as_slice());
             lock.execute(&mut *on).await.map_err(classify)?;
         }
@@ -121,14 +121,14 @@ async fn touch_free(
     Ok(Pass { outcomes, locked })
 }
 
-/// Locks those of `ids` that nobody else has locked, without waiting. Returns the others, unless they
-/// are not there at all.
+/// Locks those of `ids` that nobody else has locked, without waiting, as strongly as the change itself: who
+/// merely refers to a session is not in the way. Returns the others, unless they are not there at all.
 async fn lock_free(
     on: &mut PgConnection,
     schema: &Schema,
     mut ids: BTreeSet<SessionId>,
 ) -> Result<BTreeSet<SessionId>> {
-    let sql = "SELECT id FROM {p}sessions WHERE id = ANY($1) FOR UPDATE SKIP LOCKED";
+    let sql = "SELECT id FROM {p}sessions WHERE id = ANY($1) FOR NO KEY UPDATE SKIP LOCKED";
     let free = sqlx::query(schema.sql(sql)).bind(bytes(&ids));
     for row in &free.fetch_all(&mut *on).await.map_err(classify)? {
         ids.remove(&row::id(row, 0)?);

@@ -153,21 +153,31 @@ async fn a_locked_session_is_not_waited_for_as_long_as_a_statement_may_take() {
     let mut config = on.fresh("alone").await.unwrap();
     config.deadline = Duration::from_mins(10);
     // Shorter than touches are patient, and longer than anybody should wait.
+    let calm = PostgresStore::connect(&config).await.unwrap();
+    for number in [1, 2] {
+        calm.insert(&session(number, None), NOW).await.unwrap();
+    }
     for timeout in [Duration::from_millis(300), Duration::from_mins(5)] {
         config.statement_timeout = timeout;
         let store = PostgresStore::connect(&config).await.unwrap();
-        for number in [1, 2] {
-            // They may be there already.
-            let _ = store.insert(&session(number, None), NOW).await;
-        }
         let mut other = locker(&on, "alone", 1).await;
         for batch in [&[used(1)][..], &[used(1), used(2)][..], &[used(1), used(1)][..]] {
             let refused = store.touch(batch).await.unwrap_err();
             assert_eq!(refused.kind(), &ErrorKind::Unavailable);
         }
-        assert_eq!(unwritten(&store, 2).await, [1]);
+        assert_eq!(unwritten(&calm, 2).await, [1]);
         say(&mut other, "COMMIT").await;
-        assert_eq!(store.touch(&[used(1)]).await.unwrap(), [written()]);
+        assert_eq!(calm.touch(&[used(1)]).await.unwrap(), [written()]);
         say(&mut other, "UPDATE sessions SET expires_at = expires_at - 3600000").await;
     }
+}
+
+#[tokio::test]
+async fn a_row_of_the_application_that_refers_to_a_session_is_not_in_the_way() {
+    let on = server();
+    let store = guests(&on, "referred", 2).await;
+    let mut other = shell(&on, "referred").await;
+    say(&mut other, "SELECT FROM sessions FOR KEY SHARE").await;
+    assert_eq!(store.touch(&[used(1), used(2)]).await.unwrap(), [written(); 2]);
+    say(&mut other, "ROLLBACK").await;
 }
