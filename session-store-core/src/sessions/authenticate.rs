@@ -1,6 +1,7 @@
 //! From a token to "who is this?".
 
 use std::collections::HashSet;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +18,21 @@ use crate::session::{Previous, Session, Snapshot};
 use crate::time::Timestamp;
 use crate::token::{SessionId, Token};
 use crate::user::Projection;
+
+/// Why there is no verdict.
+#[derive(Debug)]
+struct WrongClock;
+
+impl fmt::Display for WrongClock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(
+            "the verdict depends on the time, and this host's clock differs from the server's by more \
+             than max_skew",
+        )
+    }
+}
+
+impl std::error::Error for WrongClock {}
 
 /// The answer to a presented token.
 #[derive(Clone, Debug)]
@@ -161,8 +177,7 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Sessions<P, S> {
             && let Some(moment) = store.by_the_server(now)
             && judge(found, &hash, moment, grace) != verdict
         {
-            tracing::error!(session.id = %id, "clock differs from the server's: no verdict");
-            return Err(Error::new(ErrorKind::Unavailable, "core"));
+            return Err(Error::new(ErrorKind::Unavailable, "core").caused_by(WrongClock));
         }
         Ok(Checked { answer, verdict })
     }

@@ -69,45 +69,61 @@ impl Touches {
         }
     }
 
-    /// What is queued of `user`, or of all.
-    fn take(&self, user: Option<&UserId>) -> Vec<Queued> {
-        let mut queued = self.queued.lock();
+    /// The sessions of `user`, or of all, whose use is queued, in the order of their ids, in which most
+    /// adapters lock several.
+    fn ids(&self, user: Option<&UserId>) -> Vec<SessionId> {
+        let queued = self.queued.lock();
         let is_wanted = |found: &Queued| user.is_none_or(|user| found.user.as_ref() == Some(user));
-        let mut taken: Vec<_> =
-            queued.extract_if(|_, found| is_wanted(found)).map(|(_, found)| found).collect();
+        let wanted = queued.values().filter(|found| is_wanted(found));
+        let mut ids: Vec<_> = wanted.map(|found| found.touch.id).collect();
         drop(queued);
-        // Every writer of several sessions locks them in the order of their ids.
-        taken.sort_unstable_by_key(|found| found.touch.id);
-        taken
+        ids.sort_unstable();
+        ids
     }
 
-    fn put_back(&self, unwritten: &[Queued]) {
+    /// Takes those of `ids` out of the queue that are still in it.
+    fn take(&self, ids: &[SessionId]) -> Vec<Queued> {
+        let mut queued = self.queued.lock();
+        ids.iter().filter_map(|id| queued.remove(id)).collect()
+    }
+
+    fn put_back(&self, unwritten: Vec<Queued>) {
         let mut queued = self.queued.lock();
         for found in unwritten {
-            queued.entry(found.touch.id).or_insert_with(|| found.clone());
+            queued.entry(found.touch.id).or_insert(found);
         }
     }
 
-    /// Hands `taken` to `touch` in batches, and puts back what could not be written; how many there were.
+    /// Hands what is queued of `user`, or of all, to `touch` in batches, and puts back what could not be
+    /// written; how many there were. Whatever waits for its turn stays in the queue: somebody else may be
+    /// in a hurry for it.
     async fn write<F: Future<Output = Result<()>>>(
         &self,
-        taken: &[Queued],
+        user: Option<&UserId>,
         touch: impl Fn(Vec<Touch>) -> F,
     ) -> Result<usize> {
-        let mut batches: Vec<_> = taken.chunks(BATCH).collect();
+        let ids = self.ids(user);
+        let mut batches: Vec<_> = ids.chunks(BATCH).collect();
         let begin = self.failures.load(Ordering::Relaxed) % batches.len().max(1);
         batches.rotate_left(begin);
-        let mut outcome = Ok(taken.len());
+        let mut outcome = Ok(0);
         let mut failures = 0;
         for batch in batches {
+            let taken = self.take(batch);
+            if taken.is_empty() {
+                continue;
+            }
+            match touch(taken.iter().map(|found| found.touch).collect()).await {
+                Ok(()) => outcome = outcome.map(|count| count + taken.len()),
+                Err(error) => {
+                    self.put_back(taken);
+                    self.failures.fetch_add(1, Ordering::Relaxed);
+                    failures += 1;
+                    outcome = outcome.and(Err(error));
+                }
+            }
             if failures == MOST_FAILURES {
-                self.put_back(batch);
-            } else if let Err(error) = touch(batch.iter().map(|found| found.touch).collect()).await
-            {
-                self.put_back(batch);
-                self.failures.fetch_add(1, Ordering::Relaxed);
-                failures += 1;
-                outcome = outcome.and(Err(error));
+                break;
             }
         }
         outcome
@@ -203,14 +219,11 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Sessions<P, S> {
         let this = self.clone();
         self.store()
             .detached(async move {
-                let touches = &this.shared.touches;
-                let taken = touches.take(user.as_ref());
-                touches
-                    .write(&taken, |batch| {
-                        let this = this.clone();
-                        async move { this.store().touch(&batch).await.map(drop) }
-                    })
-                    .await
+                let touch = |batch: Vec<Touch>| {
+                    let this = this.clone();
+                    async move { this.store().touch(&batch).await.map(drop) }
+                };
+                this.shared.touches.write(user.as_ref(), touch).await
             })
             .await
     }
@@ -251,7 +264,7 @@ mod tests {
             let touch = Touch { id: id(number), seen_at: now, expires_at: now };
             touches.queue(Queued { touch, user: None });
         }
-        assert_eq!(touches.take(None).len(), CAPACITY);
+        assert_eq!(touches.ids(None).len(), CAPACITY);
     }
 
     #[test]
@@ -264,12 +277,13 @@ mod tests {
         }
         let first_of = |begun: &Mutex<Vec<SessionId>>| begun.lock().first().copied();
         let hang = |begun: &Mutex<Vec<SessionId>>| {
-            let taken = touches.take(None);
             let late = |batch: Vec<Touch>| {
                 begun.lock().push(batch[0].id);
+                // What waits for its turn can be written by others.
+                assert_eq!(touches.ids(None).len(), BATCH * 9);
                 std::future::ready(Err(Error::new(ErrorKind::Timeout, "test")))
             };
-            let done = block_on(touches.write(&taken, late));
+            let done = block_on(touches.write(None, late));
             assert_eq!(done.unwrap_err().kind(), &ErrorKind::Timeout);
             assert_eq!(begun.lock().len(), MOST_FAILURES);
         };
@@ -278,13 +292,12 @@ mod tests {
         hang(&two);
         assert_eq!(first_of(&one), Some(id(0)));
         assert_eq!(first_of(&two), Some(id(BATCH * MOST_FAILURES)));
-        let taken = touches.take(None);
-        let done = block_on(touches.write(&taken, |_| std::future::ready(Ok(()))));
+        let done = block_on(touches.write(None, |_| std::future::ready(Ok(()))));
         assert_eq!(done.unwrap(), BATCH * 10, "some were lost");
     }
 
     #[test]
-    fn what_is_taken_for_a_user_is_only_theirs() {
+    fn what_is_written_for_a_user_is_only_theirs() {
         let touches = Touches::default();
         let now = Timestamp::EPOCH;
         let ada = UserId::new("ada").unwrap();
@@ -293,8 +306,8 @@ mod tests {
             let touch = Touch { id: id(number), seen_at: now, expires_at: now };
             touches.queue(Queued { touch, user: user.clone() });
         }
-        let taken = touches.take(Some(&ada));
-        assert_eq!(taken.iter().map(|found| found.touch.id).collect::<Vec<_>>(), [id(0)]);
-        assert_eq!(touches.take(None).len(), 2);
+        assert_eq!(touches.ids(Some(&ada)), [id(0)]);
+        assert_eq!(touches.take(&[id(0), id(5)]).len(), 1);
+        assert_eq!(touches.ids(None), [id(1), id(2)]);
     }
 }
