@@ -71,7 +71,8 @@ use register::{Pause, Registered};
 ///   time: the bound holds \[K6-K01 K6-K02\], and no login is hidden \[K6-K04\].
 /// - With a near cache this node sees a revocation at once, and another one within its TTL, which
 ///   `WaitOut` waits for \[K6-L01 K6-L02 K6-L03 K6-L04\], also if its machine slept \[X8-L-39\].
-/// - Unknown ids cost one read per window, and push no live session out \[L-46\].
+/// - Unknown ids cost one read per window, and push no live session out of a cache in the process; what
+///   a server evicts is for its operator \[L-46\].
 /// - Trouble with the cache never fails a lookup \[L-10 L-11\], nor does one that may be read and takes
 ///   nothing: confirmations that bring the owner in are not counted \[X8-L-37\], while no stranger
 ///   sends wrong secrets of the same session as fast as they may be confirmed.

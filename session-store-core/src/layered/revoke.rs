@@ -87,7 +87,8 @@ impl<P: PrimaryStore + 'static, S: SecondaryStore + 'static> Layered<P, S> {
     /// be cached. So the id rests for an hour more, until the deletion is known to be over; where nobody
     /// comes to know that, as after a crash or a reply that was lost, it rests the hour out. Of a deletion
     /// that takes longer than that hour, the id is free for the moment between its commit and the next
-    /// statement; if that fails, it is an error.
+    /// statement; if that fails, it is an error. All this is by the clock of this host: one that is ahead
+    /// of it lets the id be registered as much earlier.
     ///
     /// # Contract
     /// - No session of the user is accepted afterwards, on any node \[K6-A01 K6-A02 L-26\].
